@@ -1,0 +1,342 @@
+"""The configuration of a run: every field with its default, range and meaning.
+
+Files in `configs/` start from `default()` and change what they need; `validate`
+refuses names and values that are not in the table below, before anything starts.
+"""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ml_collections import config_dict
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+  """One configuration value: its default, what it may be, and what it does.
+
+  `low` and `high` are inclusive; a field whose default is None is optional and has
+  the type given by `kind`.
+  """
+
+  default: Any
+  help: str
+  choices: tuple[str, ...] = ()
+  low: float = -math.inf
+  high: float = math.inf
+  kind: type | None = None
+
+  @property
+  def type(self) -> type:
+    return self.kind or type(self.default)
+
+
+MASK_KINDS = ("center", "random_block", "random_region", "brush")
+
+SCHEMA: dict[str, Any] = {
+  "name": Field("unnamed", "run name; the work directory defaults to runs/<name>"),
+  "seed": Field(0, "seed of weights, order, masks, augmentation and dropout", low=0),
+  "batch_size": Field(32, "images a step, over all devices", low=1),
+  "num_epochs": Field(200, "passes over the training images", low=1),
+  "num_steps": Field(0, "steps in all; 0 = as many as num_epochs takes", low=0),
+  "steps_per_dispatch": Field(
+    0, "steps per call of the compiled function; 0 = 1 on CPU, 8 elsewhere", low=0
+  ),
+  "update": Field(
+    "simultaneous",
+    "both networks from one pair of forward passes, or discriminator first",
+    choices=("simultaneous", "alternating"),
+  ),
+  "ema_decay": Field(
+    0.0,
+    "decay of the averaged generator that is evaluated and saved; 0 = off",
+    low=0,
+    high=0.99999,
+  ),
+  "data": {
+    "source": Field(
+      "auto",
+      "where images come from; auto = by what data.path is",
+      choices=("auto", "samples", "folder", "tfrecord", "tfds"),
+    ),
+    "path": Field("", "folder of images, folder of TFRecords, or TFDS name"),
+    "split": Field("train", "TFDS split to read, e.g. trainA"),
+    "data_dir": Field("", "where TFDS keeps its data sets; empty = its default"),
+    "download": Field(False, "let TFDS download the data set"),
+    "image_size": Field(128, "side of the network's input", low=16, high=1024),
+    "load_size": Field(
+      0,
+      "side that images are stored at; a random crop of image_size is trained on."
+      " 0 = image_size",
+      low=0,
+      high=2048,
+    ),
+    "validation_fraction": Field(
+      0.2, "share of images kept for validation, by a hash of the name", low=0, high=0.9
+    ),
+    "max_images": Field(0, "use at most this many images; 0 = all", low=0),
+    "max_pixels": Field(100_000_000, "refuse images with more pixels", low=1),
+    "placement": Field(
+      "auto",
+      "keep decoded images on the device, or feed batches from the host",
+      choices=("auto", "host", "device"),
+    ),
+    "cache": Field(
+      "auto",
+      "keep decoded images in memory, or decode again every epoch",
+      choices=("auto", "memory", "none"),
+    ),
+    "loader": Field(
+      "auto",
+      "tf.data, or threads with Pillow where TensorFlow is not installed",
+      choices=("auto", "tf", "pillow"),
+    ),
+    "normalization": Field(
+      "symmetric",
+      "x / 127.5 - 1, x / 255, or each image's own minimum and maximum to -1 and 1",
+      choices=("symmetric", "unit", "minmax"),
+    ),
+  },
+  "masks": {
+    "kind": Field("center", "kind of hole", choices=(*MASK_KINDS, "combined")),
+    "fill": Field("black", "colour of the hole: black, white, mean or #rrggbb"),
+    "center_fraction": Field(
+      0.5, "side of the centre hole, of the image's side", low=0.05, high=1
+    ),
+    "block_count": Field(4, "rectangles a mask at the most", low=1, high=64),
+    "block_min_side": Field(
+      0.15, "shortest rectangle side, of the image's", low=0.02, high=1
+    ),
+    "block_max_side": Field(
+      0.4, "longest rectangle side, of the image's", low=0.02, high=1
+    ),
+    "block_max_area": Field(
+      0.25, "total area of the rectangles at the most", low=0.01, high=1
+    ),
+    "region": Field(
+      "noise",
+      "thresholded noise, or silhouettes from masks.path",
+      choices=("noise", "shapes"),
+    ),
+    "path": Field("", "folder of silhouettes for masks.region=shapes"),
+    "inverted": Field(False, "silhouettes have 0 = hole instead of 255 = hole"),
+    "brush_strokes": Field(4, "strokes a mask at the most", low=1, high=32),
+    "brush_width": Field(
+      0.1, "widest stroke, of the image's side", low=0.01, high=0.5
+    ),
+    "probabilities": {
+      "center": Field(1.0, "weight of the kind in masks.kind=combined", low=0),
+      "random_block": Field(1.0, "weight of the kind in masks.kind=combined", low=0),
+      "random_region": Field(1.0, "weight of the kind in masks.kind=combined", low=0),
+      "brush": Field(0.0, "weight of the kind in masks.kind=combined", low=0),
+    },
+  },
+  "augment": {
+    "rotation": Field(0.0, "largest rotation either way, degrees", low=0, high=180),
+    "zoom": Field(0.0, "zoom by up to 1 + this", low=0, high=4),
+    "crop": Field(0.0, "shift by up to this share of the side", low=0, high=0.5),
+    "flip_horizontal": Field(0.0, "probability of a left-right flip", low=0, high=1),
+    "flip_vertical": Field(0.0, "probability of an upside-down flip", low=0, high=1),
+    "brightness": Field(0.0, "add up to this either way, on [0, 1]", low=0, high=1),
+    "contrast": Field(0.0, "contrast factor 1 - this to 1 + this", low=0, high=1),
+    "saturation": Field(0.0, "saturation factor 1 - this to 1 + this", low=0, high=1),
+    "hue": Field(0.0, "turn the hue by up to this share of the circle", low=0, high=0.5),
+  },
+  "model": {
+    "generator": Field("photos", "table of stages", choices=("photos", "monet")),
+    "bottleneck": Field(
+      "auto",
+      "part between encoder and decoder; auto = the generator's own",
+      choices=("auto", "dense", "conv", "channelwise"),
+    ),
+    "width": Field(1.0, "multiplies every channel count", low=0.01, high=8),
+    "dropout": Field(
+      None, "dropout rate everywhere; None = the table's", low=0, high=0.95, kind=float
+    ),
+    "noise_dim": Field(0, "noise values joined at the bottleneck", low=0),
+    "mask_channel": Field(False, "give the mask to the generator as a fourth channel"),
+    "predict": Field(
+      "image",
+      "the whole image, or only its centre half (patch)",
+      choices=("image", "patch"),
+    ),
+    "init": Field(
+      "keras",
+      "Keras's defaults, or N(0, 0.02) with BatchNorm scales N(1, 0.02)",
+      choices=("keras", "dcgan"),
+    ),
+    "dtype": Field(
+      "float32",
+      "type of activations; parameters stay float32",
+      choices=("float32", "bfloat16"),
+    ),
+  },
+  "discriminator": {
+    "sees": Field(
+      "completed",
+      "the completed image, the generator's raw output, or the centre patch",
+      choices=("completed", "output", "patch"),
+    ),
+    "depth": Field(3, "strided stages; 3 gives a 70x70 receptive field", low=1, high=5),
+    "width": Field(1.0, "multiplies every channel count", low=0.01, high=8),
+  },
+  "reconstruction": {
+    "norm": Field("l2", "squared or absolute error", choices=("l2", "l1")),
+    "per": Field(
+      "hole", "divide by the hole's size or the image's", choices=("hole", "image")
+    ),
+    "overlap": Field(0, "pixels around the hole that are predicted too", low=0, high=64),
+    "overlap_weight": Field(10.0, "weight of the error on that ring", low=0),
+  },
+  "loss_weights": {
+    "reconstruction": Field(0.999, "weight of the reconstruction error", low=0),
+    "adversarial": Field(0.001, "weight of the generator's adversarial loss", low=0),
+  },
+  "optimizer": {
+    "name": Field(
+      "adam",
+      "update rule of both networks",
+      choices=("adam", "adamw", "rmsprop", "adadelta"),
+    ),
+    "learning_rate": Field(2e-4, "of the discriminator", low=0, high=10),
+    "generator_multiplier": Field(
+      1.0, "the generator's learning rate is this many times as high", low=0, high=1000
+    ),
+    "b1": Field(0.5, "decay of the first moment", low=0, high=0.9999),
+    "b2": Field(0.999, "decay of the second moment", low=0, high=0.999999),
+    "weight_decay": Field(0.0, "of adamw", low=0, high=1),
+    "schedule": Field(
+      "constant",
+      "learning rate over the run: constant, or falling to 0 along a cosine",
+      choices=("constant", "cosine"),
+    ),
+  },
+  "eval": {
+    "every_epochs": Field(1, "epochs between validations", low=1),
+    "batch_size": Field(0, "images a validation step; 0 = batch_size", low=0),
+    "grid_images": Field(8, "validation images in the picture grid", low=1, high=64),
+  },
+  "early_stopping": {
+    "patience": Field(
+      0, "validations without a better PSNR before the run ends; 0 = never", low=0
+    ),
+  },
+  "checkpoint": {
+    "every_steps": Field(0, "save also after this many steps; 0 = at validation", low=0),
+    "keep": Field(2, "latest checkpoints kept, beside the best", low=1, high=100),
+  },
+  "log": {
+    "every_steps": Field(10, "steps between lines in metrics.jsonl", low=1),
+  },
+}
+
+
+def fields(schema: Mapping[str, Any] = SCHEMA, prefix: str = "") -> Iterator[
+  tuple[str, Field]
+]:
+  """Yields (dotted name, field) for every field of the schema, in its order."""
+  for name, entry in schema.items():
+    if isinstance(entry, Field):
+      yield prefix + name, entry
+    else:
+      yield from fields(entry, f"{prefix}{name}.")
+
+
+def default() -> config_dict.ConfigDict:
+  """Returns a new configuration with every field at its default, locked."""
+
+  def build(schema: Mapping[str, Any]) -> dict[str, Any]:
+    values = {}
+    for name, entry in schema.items():
+      if not isinstance(entry, Field):
+        values[name] = build(entry)
+      elif entry.default is None:
+        values[name] = config_dict.placeholder(entry.type)
+      else:
+        values[name] = entry.default
+    return values
+
+  return config_dict.ConfigDict(build(SCHEMA)).lock()
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """Returns {dotted name: value} of a nested configuration."""
+  flat = {}
+  for name, value in config.items():
+    if isinstance(value, Mapping | config_dict.ConfigDict):
+      flat.update(flatten(value, f"{prefix}{name}."))
+    else:
+      flat[prefix + name] = value
+  return flat
+
+
+def validate(config: config_dict.ConfigDict) -> None:
+  """Raises ValueError, naming every field that is unknown, missing or out of range."""
+  known = dict(fields())
+  given = flatten(config)
+  problems = []
+  for name, value in given.items():
+    if name not in known:
+      near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+      hint = f"; nearest: {', '.join(near)}" if near else ""
+      problems.append(f"there is no field '{name}'{hint}")
+    elif problem := _problem(name, known[name], value):
+      problems.append(problem)
+  problems += [f"field '{name}' is missing" for name in known if name not in given]
+  if not problems:
+    problems = _contradictions(config)
+  if problems:
+    raise ValueError("Configuration: " + "; ".join(problems) + ".")
+
+
+def _problem(name: str, field: Field, value: Any) -> str | None:
+  if value is None:
+    return None if field.default is None else f"'{name}' must not be None"
+  numeric = field.type in (int, float)
+  accepted = (int, float) if field.type is float else field.type
+  if not isinstance(value, accepted) or (numeric and isinstance(value, bool)):
+    return f"'{name}' must be {field.type.__name__}, not {value!r}"
+  if field.choices and value not in field.choices:
+    near = difflib.get_close_matches(str(value), field.choices, n=1, cutoff=0.4)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"'{name}' must be one of {', '.join(field.choices)}, not {value!r}{hint}"
+  if numeric and not field.low <= value <= field.high:
+    nearest = min(max(value, field.low), field.high) if value == value else field.low
+    return (
+      f"'{name}' must be within [{field.low:g}, {field.high:g}], not {value!r};"
+      f" nearest: {nearest:g}"
+    )
+  return None
+
+
+def _contradictions(config: config_dict.ConfigDict) -> list[str]:
+  """Returns what is wrong with values that are valid alone."""
+  problems = []
+  data, masks = config.data, config.masks
+  if data.load_size and data.load_size < data.image_size:
+    problems.append(
+      f"'data.load_size' ({data.load_size}) must be 0 or at least 'data.image_size'"
+      f" ({data.image_size})"
+    )
+  if data.source in ("folder", "tfrecord", "tfds") and not data.path:
+    problems.append(f"'data.source' is {data.source!r}, which needs 'data.path'")
+  if masks.block_min_side > masks.block_max_side:
+    problems.append("'masks.block_min_side' is above 'masks.block_max_side'")
+  uses_region = masks.kind == "random_region" or (
+    masks.kind == "combined" and masks.probabilities.random_region > 0
+  )
+  if uses_region and masks.region == "shapes" and not masks.path:
+    problems.append(
+      "'masks.region' is 'shapes', which needs 'masks.path', a folder of silhouettes"
+    )
+  if masks.kind == "combined" and not sum(masks.probabilities.values()) > 0:
+    problems.append("'masks.probabilities' are all 0; at least one must be above 0")
+  if not sum(config.loss_weights.values()) > 0:
+    problems.append("'loss_weights' are all 0; at least one must be above 0")
+  if config.model.predict == "patch" and masks.kind != "center":
+    problems.append("'model.predict=patch' predicts the centre and needs 'masks.kind=center'")
+  if config.discriminator.sees == "patch" and config.model.predict != "patch":
+    problems.append("'discriminator.sees=patch' needs 'model.predict=patch'")
+  return problems
