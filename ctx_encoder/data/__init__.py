@@ -1,0 +1,24 @@
+"""Pictures from folders, TFRecords, TFDS or the embedded photographs, as batches.
+
+    data = load(path="photos", image_size=128)
+    for batch in train_batches(data.train, batch_size=32, seed=0):
+      batch["image"]  # uint8 [32, 128, 128, 3]
+      batch["index"]  # int32 [32], an id of each picture: a hash of its name
+
+Nothing here touches the network unless `download` is asked for.
+"""
+
+from ctx_encoder.data.dataset import Data, Summary, load
+from ctx_encoder.data.examples import Examples
+from ctx_encoder.data.order import batch_indices
+from ctx_encoder.data.pipeline import train_batches, validation_batches
+
+__all__ = [
+  "Data",
+  "Examples",
+  "Summary",
+  "batch_indices",
+  "load",
+  "train_batches",
+  "validation_batches",
+]

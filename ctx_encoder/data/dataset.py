@@ -1,0 +1,198 @@
+"""`load`: from a source to the examples of training and validation."""
+
+import dataclasses
+import os
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from ctx_encoder.data.decode import MAX_PIXELS
+from ctx_encoder.data.examples import Examples
+from ctx_encoder.data.pipeline import decode_all, resolve_loader
+from ctx_encoder.data.sources import open_source
+from ctx_encoder.data.split import example_ids, subset, validation_mask
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Summary:
+  """What was found, used and skipped.
+
+  Attributes:
+    source: kind of source: samples, folder, tfrecord or tfds.
+    path: where it is, or "".
+    found: pictures that the source lists, good or bad.
+    used: pictures in the two splits; bad ones among them only with cache=none.
+    skipped: {name: reason} of bad ones; grows while pictures are decoded.
+    notice: what the user should know about the source, or "".
+  """
+
+  source: str
+  path: str
+  found: int
+  used: int
+  skipped: dict[str, str]
+  notice: str
+
+  def skipped_line(self, show: int = 3) -> str:
+    """Returns one line with the number of skipped files and the first names, or ""."""
+    if not self.skipped:
+      return ""
+    items = [f"{name} ({reason})" for name, reason in list(self.skipped.items())[:show]]
+    rest = len(self.skipped) - len(items)
+    line = f"Skipped {len(self.skipped)}: {', '.join(items)}" + (
+      f" and {rest} more." if rest else "."
+    )
+    return line.encode(errors="backslashreplace").decode()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Data:
+  """The examples of both splits, and a summary of where they come from."""
+
+  train: Examples
+  validation: Examples
+  summary: Summary
+
+
+def load(
+  *,
+  source: str = "auto",
+  path: str = "",
+  split: str = "train",
+  data_dir: str = "",
+  download: bool = False,
+  image_size: int = 128,
+  validation_fraction: float = 0.2,
+  max_images: int = 0,
+  max_pixels: int = MAX_PIXELS,
+  cache: str = "auto",
+  loader: str = "auto",
+) -> Data:
+  """Opens a source, splits it, and decodes it where it is to be kept in memory.
+
+  Args:
+    source: samples, folder, tfrecord, tfds, or auto = by what `path` is.
+    path: folder of images, of TFRecords, or a TFDS name; "" = embedded photographs.
+    split: TFDS split to read.
+    data_dir: where TFDS keeps its data sets; "" = its default.
+    download: let TFDS download the data set. Nothing else uses the network.
+    image_size: side `S` that pictures are brought to, pixels.
+    validation_fraction: share kept for validation, by a hash of the name, in [0, 1);
+      0 = no validation. The embedded photographs have a split of their own.
+    max_images: use at most this many; 0 = all.
+    max_pixels: skip pictures with more pixels, without decoding them.
+    cache: memory = decode all now and keep them, none = decode at every epoch, auto =
+      memory where that takes less than a quarter of what is free.
+    loader: tf = tf.data, pillow = threads, auto = tf where TensorFlow is installed.
+  Returns:
+    Data with both splits. With cache=none a bad picture is only known once it is met.
+  Raises:
+    FileNotFoundError: there is nothing at `path`.
+    ValueError: a split is empty, or an argument is wrong.
+    ModuleNotFoundError: the source needs a package that is not installed.
+  """
+  if cache not in ("auto", "memory", "none"):
+    raise ValueError(f"data.cache must be auto, memory or none, not {cache!r}.")
+  found = open_source(source, path, split=split, data_dir=data_dir, download=download)
+  loader = resolve_loader(loader)
+  skipped = dict(found.skipped)
+  chosen = subset(found.names, max_images)
+  held_out = found.validation
+  if held_out is None:
+    held_out = validation_mask(found.names, validation_fraction)
+
+  def examples(positions: list[int]) -> Examples:
+    names = tuple(found.names[position] for position in positions)
+    return Examples(
+      names=names,
+      ids=example_ids(names),
+      image_size=image_size,
+      images=None,
+      read=lambda index: found.read(positions[index]),
+      max_pixels=max_pixels,
+      skipped=skipped,
+      loader=loader,
+    )
+
+  train = examples([i for i in chosen if not held_out[i]])
+  validation = examples([i for i in chosen if held_out[i] and validation_fraction > 0])
+  _check_splits(train, validation, validation_fraction, skipped)
+  small = train.nbytes + validation.nbytes < _free_memory() / 4
+  if cache == "memory" or (cache == "auto" and small):
+    train, validation = _in_memory(train), _in_memory(validation)
+    _check_splits(train, validation, validation_fraction, skipped)
+  summary = Summary(
+    source=found.kind,
+    path=path,
+    found=len(found.names) + len(found.skipped),
+    used=len(train) + len(validation),
+    skipped=skipped,
+    notice=found.notice,
+  )
+  return Data(train, validation, summary)
+
+
+def _check_splits(
+  train: Examples, validation: Examples, fraction: float, skipped: dict[str, str]
+) -> None:
+  total = len(train) + len(validation)
+  reasons = "".join(f" {name}: {skipped[name]}." for name in list(skipped)[:3])
+  if not total:
+    raise ValueError(f"No picture can be used, {len(skipped)} were skipped.{reasons}")
+  if not len(train):
+    raise ValueError(
+      f"All {total} pictures are in the validation split and none is left to train on:"
+      f" add images, or lower data.validation_fraction ({fraction:g}).{reasons}"
+    )
+  if fraction > 0 and not len(validation):
+    raise ValueError(
+      f"All {total} pictures are in the training split and none is left to validate on:"
+      f" add images, raise data.validation_fraction ({fraction:g}), or set it to 0 to"
+      f" train without validation.{reasons}"
+    )
+
+
+def _in_memory(examples: Examples) -> Examples:
+  """Decodes everything once and leaves out what cannot be decoded."""
+  from tqdm import tqdm
+
+  side = examples.image_size
+  images = np.empty((len(examples), side, side, 3), np.uint8)
+  positions = np.empty(len(examples), np.int32)
+  count = 0
+  progress = tqdm(
+    total=len(examples),
+    desc="Decoding",
+    unit="image",
+    file=sys.stderr,
+    delay=1,
+    disable=None,
+    leave=False,
+  )
+  with progress:
+    for chunk, where in decode_all(examples):
+      images[count : count + len(chunk)] = chunk
+      positions[count : count + len(chunk)] = where
+      count += len(chunk)
+      progress.update(len(chunk))
+  return examples.keep(positions[:count], images[:count])
+
+
+def _free_memory() -> float:
+  """Returns what memory is free, in bytes: the machine's, or the container's."""
+  free = []
+  try:
+    meminfo = Path("/proc/meminfo").read_text()
+    free.append(1024 * int(re.findall(r"MemAvailable:\s+(\d+)", meminfo)[0]))
+  except (OSError, IndexError):  # not Linux: a half of what is built in
+    if hasattr(os, "sysconf"):
+      free.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2)
+  try:
+    cgroup = Path("/sys/fs/cgroup")
+    limit = int((cgroup / "memory.max").read_text())
+    free.append(limit - int((cgroup / "memory.current").read_text()))
+  except (OSError, ValueError):  # no cgroup, or "max"
+    pass
+  return min(free, default=4 * 2**30)

@@ -1,0 +1,90 @@
+"""The embedded data set: crops of the photographs that scikit-image ships."""
+
+import functools
+import importlib.util
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+PHOTOGRAPHS = {
+  "astronaut": "astronaut.png",
+  "chelsea": "chelsea.png",
+  "coffee": "coffee.png",
+  "hubble_deep_field": "hubble_deep_field.jpg",
+  "motorcycle": "motorcycle_left.png",
+  "rocket": "rocket.jpg",
+}
+
+
+class Box(NamedTuple):
+  """A square crop, in pixels of the photograph."""
+
+  left: int
+  top: int
+  side: int
+
+
+def crop_boxes(width: int, height: int) -> dict[str, list[Box]]:
+  """Places the crops of a photograph that is at least as wide as it is high.
+
+  A crop's side is 2/5 of the height and crops are 1/8 of a side apart. The photograph
+  is cut at a column near 7/10 of its width: crops left of it are for training, right of
+  it for validation, and none reaches across.
+
+  Args:
+    width: width of the photograph, pixels.
+    height: its height, at most `width`.
+  Returns:
+    `{"train": boxes, "validation": boxes}`, row by row.
+  """
+  side = 2 * height // 5
+  stride = max(1, side // 8)
+  cut = min(7 * width // 10, width - side)
+
+  def boxes(left: int, right: int) -> list[Box]:
+    return [
+      Box(x, y, side)
+      for y in range(0, height - side + 1, stride)
+      for x in range(left, right - side + 1, stride)
+    ]
+
+  return {"train": boxes(0, cut), "validation": boxes(cut, width)}
+
+
+def crops() -> tuple[dict[str, tuple[str, Box]], dict[str, str]]:
+  """Lists the crops of the photographs that are installed.
+
+  Returns:
+    `{"astronaut/train/0_64": ("astronaut", box)}`, where the two numbers are the crop's
+    top and left; and `{photograph: reason}` for those that are missing.
+  Raises:
+    ModuleNotFoundError: scikit-image is not installed.
+  """
+  found, missing = {}, {}
+  for photograph in PHOTOGRAPHS:
+    try:
+      height, width, _ = pixels(photograph).shape
+    except OSError:
+      missing[photograph] = "not shipped with this version of scikit-image"
+      continue
+    for split, boxes in crop_boxes(width, height).items():
+      for box in boxes:
+        found[f"{photograph}/{split}/{box.top}_{box.left}"] = (photograph, box)
+  return found, missing
+
+
+@functools.lru_cache(maxsize=len(PHOTOGRAPHS))
+def pixels(photograph: str) -> np.ndarray:
+  """Returns a photograph as uint8 `[H, W, 3]`, from the installed files only."""
+  # skimage.data would download what is not installed; the files are what it reads.
+  spec = importlib.util.find_spec("skimage")
+  if spec is None or not spec.submodule_search_locations:
+    raise ModuleNotFoundError(
+      "The embedded photographs come with scikit-image, which is not installed:"
+      " pip install scikit-image, or set data.path to a folder of images."
+    )
+  folder = Path(spec.submodule_search_locations[0], "data")
+  with Image.open(folder / PHOTOGRAPHS[photograph]) as image:
+    return np.array(image.convert("RGB"))

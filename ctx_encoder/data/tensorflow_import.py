@@ -1,0 +1,32 @@
+"""TensorFlow, imported late, kept off the accelerator, and not required."""
+
+import contextlib
+import functools
+import os
+from typing import Any
+
+
+@functools.cache
+def find_tensorflow() -> Any:
+  """Returns the module `tensorflow`, or None where it is not installed."""
+  # It only feeds data here: no lines about its instruction sets on every start.
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+  try:
+    import tensorflow as tf
+  except ImportError:
+    return None
+  with contextlib.suppress(RuntimeError):  # too late where someone else uses it already
+    tf.config.set_visible_devices([], "GPU")
+  return tf
+
+
+def require_tensorflow(what: str) -> Any:
+  """Returns the module `tensorflow`; raises ModuleNotFoundError naming `what`."""
+  tf = find_tensorflow()
+  if tf is None:
+    raise ModuleNotFoundError(
+      f"Reading {what} needs TensorFlow: pip install tensorflow-cpu"
+      " (folders of images are read without it)."
+    )
+  return tf
