@@ -1,0 +1,62 @@
+"""Holes made of rectangles."""
+
+import jax
+import jax.numpy as jnp
+
+from ctx_encoder.masks import raster
+
+
+def center(size: int, *, fraction: float = 0.5) -> jax.Array:
+  """Returns one square hole in the middle, `[size, size, 1]`.
+
+  Its side is `fraction * size` pixels, rounded; area 1/4 by default.
+  """
+  side = raster.pixels(fraction, size)
+  start = (size - side) // 2
+  y, x = raster.coordinates(size)
+  inside = (y >= start) & (y < start + side) & (x >= start) & (x < start + side)
+  return raster.as_mask(inside)
+
+
+def random_block(
+  key: jax.Array,
+  size: int,
+  *,
+  count: int = 4,
+  min_side: float = 0.15,
+  max_side: float = 0.4,
+  max_area: float = 0.25,
+) -> jax.Array:
+  """Returns the union of up to `count` rectangles that may overlap.
+
+  A rectangle that would take the union above `max_area` is left out. The first one is
+  never left out: a rectangle too big by itself is made narrower.
+
+  Args:
+    key: PRNG key.
+    size: side of the mask in pixels.
+    count: rectangles tried.
+    min_side: shortest side of a rectangle, of the mask's side.
+    max_side: longest side of a rectangle, of the mask's side.
+    max_area: area of the union at the most, of the mask's.
+  Returns:
+    `[size, size, 1]` float32, never empty.
+  """
+  budget = raster.budget(max_area, size)
+  low, high = raster.pixels(min_side, size), raster.pixels(max_side, size)
+  height_key, width_key, y_key, x_key = jax.random.split(key, 4)
+  height = jax.random.randint(height_key, (count,), low, high + 1)
+  width = jax.random.randint(width_key, (count,), low, high + 1)
+  height = jnp.minimum(height, budget)
+  width = jnp.minimum(width, budget // height)
+  # The upper bound is exclusive: + 1 lets a rectangle touch the last row and column.
+  top = jax.random.randint(y_key, (count,), 0, size - height + 1)
+  left = jax.random.randint(x_key, (count,), 0, size - width + 1)
+
+  def rectangle(part):
+    top, left, height, width = part
+    y, x = raster.coordinates(size)
+    return (y >= top) & (y < top + height) & (x >= left) & (x < left + width)
+
+  parts = top, left, height, width
+  return raster.as_mask(raster.union(rectangle, parts, size, budget))

@@ -1,0 +1,51 @@
+"""What the kinds of holes share: drawing on an integer grid."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Directions on a circle of TURN steps, as integers of 1 / ONE.
+TURN = 256
+ONE = 1024
+_ANGLES = 2 * np.pi * np.arange(TURN) / TURN
+COS = np.rint(ONE * np.cos(_ANGLES)).astype(np.int32)
+SIN = np.rint(ONE * np.sin(_ANGLES)).astype(np.int32)
+
+
+def coordinates(size: int) -> tuple[jax.Array, jax.Array]:
+  """Returns y `[size, size]` and x `[size, size]`, int32."""
+  return (
+    jax.lax.broadcasted_iota(jnp.int32, (size, size), 0),
+    jax.lax.broadcasted_iota(jnp.int32, (size, size), 1),
+  )
+
+
+def as_mask(hole: jax.Array) -> jax.Array:
+  """Returns `[H, W, 1]` float32 of `[H, W]` bool."""
+  return hole[..., None].astype(jnp.float32)
+
+
+def pixels(fraction: float, size: int) -> int:
+  """Returns the pixels in a share of the side: rounded, at least 1."""
+  return min(size, max(1, math.floor(fraction * size + 0.5)))
+
+
+def budget(area: float, size: int) -> int:
+  """Returns the pixels in a share of the area: rounded down, at least 1."""
+  return min(size**2, max(1, math.floor(area * size**2)))
+
+
+def union(
+  draw: Callable[[Any], jax.Array], parts: Any, size: int, budget: int
+) -> jax.Array:
+  """Adds the parts in turn, each only if the union stays within `budget` pixels."""
+
+  def add(union, part):
+    candidate = union | draw(part)
+    return jnp.where(jnp.sum(candidate) <= budget, candidate, union), None
+
+  return jax.lax.scan(add, jnp.zeros((size, size), bool), parts)[0]

@@ -1,0 +1,79 @@
+"""Free-form holes: strokes of a round brush."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from ctx_encoder.masks import raster
+
+
+def brush(
+  key: jax.Array,
+  size: int,
+  *,
+  strokes: int = 4,
+  width: float = 0.1,
+  max_area: float = 0.25,
+) -> jax.Array:
+  """Returns free-form strokes: random walks of straight pieces with a round brush.
+
+  A stroke has 6 pieces; each turns by up to 60 degrees, and back at the border. A piece
+  that would take the union above `max_area` is left out; the first never is.
+
+  Args:
+    key: PRNG key.
+    size: side of the mask in pixels.
+    strokes: strokes tried.
+    width: widest stroke, of the mask's side; a stroke has half of it to all of it.
+    max_area: area of the union at the most, of the mask's.
+  Returns:
+    `[size, size, 1]` float32, never empty.
+  """
+  pieces = 6
+  budget = raster.budget(max_area, size)
+  # A piece covers at most (thickness + 1) * (length + thickness + 1) pixels.
+  widest = max(1, min(raster.pixels(width, size), math.isqrt(budget) - 1))
+  keys = jax.random.split(key, 5)
+  thickness = jax.random.randint(keys[0], (strokes,), (widest + 1) // 2, widest + 1)
+  position = jax.random.randint(keys[1], (2, strokes), 0, size)
+  direction = jax.random.randint(keys[2], (strokes,), 0, raster.TURN)
+  sharpest = raster.TURN // 6
+  turns = jax.random.randint(keys[3], (pieces, strokes), -sharpest, sharpest + 1)
+  longest = max(1, size // 4)
+  lengths = jax.random.randint(keys[4], (pieces, strokes), longest // 4, longest + 1)
+  fits = jnp.maximum(0, budget // (thickness + 1) - (thickness + 1))
+  lengths = jnp.minimum(lengths, fits[None])
+
+  walk = []
+  for piece in range(pieces):
+    direction = direction + turns[piece]
+    ahead = position + _displacement(direction, lengths[piece])
+    beyond = (ahead < 0) | (ahead >= size)
+    direction = jnp.where(beyond[0], -direction, direction)
+    direction = jnp.where(beyond[1], raster.TURN // 2 - direction, direction)
+    direction %= raster.TURN
+    walk.append((*position, direction, lengths[piece], thickness))
+    position = (position + _displacement(direction, lengths[piece])).clip(0, size - 1)
+  parts = jax.tree.map(lambda *part: jnp.stack(part, axis=1).ravel(), *walk)
+
+  def capsule(part):
+    start_y, start_x, direction, length, thickness = part
+    end_y, end_x = _displacement(direction, length)
+    y, x = raster.coordinates(size)
+    y, x = y - start_y, x - start_x
+    cos, sin = jnp.asarray(raster.COS)[direction], jnp.asarray(raster.SIN)[direction]
+    along, across = cos * x + sin * y, cos * y - sin * x
+    body = (along >= 0) & (along <= length * raster.ONE)
+    body &= 2 * jnp.abs(across) <= thickness * raster.ONE
+    cap = 4 * (y**2 + x**2) <= thickness**2
+    return body | cap | (4 * ((y - end_y) ** 2 + (x - end_x) ** 2) <= thickness**2)
+
+  return raster.as_mask(raster.union(capsule, parts, size, budget))
+
+
+def _displacement(direction: jax.Array, length: jax.Array) -> jax.Array:
+  """Returns (y, x) int32 `[2, ...]` of `length` pixels along a direction."""
+  unit = jnp.stack([jnp.asarray(raster.SIN), jnp.asarray(raster.COS)])
+  steps = unit[:, direction % raster.TURN] * length[None]
+  return (steps + raster.ONE // 2) // raster.ONE
