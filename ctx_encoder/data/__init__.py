@@ -11,13 +11,14 @@ Nothing here touches the network unless `download` is asked for.
 from ctx_encoder.data.dataset import Data, Summary, load
 from ctx_encoder.data.examples import Examples
 from ctx_encoder.data.order import batch_indices
-from ctx_encoder.data.pipeline import train_batches, validation_batches
+from ctx_encoder.data.pipeline import decode_all, train_batches, validation_batches
 
 __all__ = [
   "Data",
   "Examples",
   "Summary",
   "batch_indices",
+  "decode_all",
   "load",
   "train_batches",
   "validation_batches",

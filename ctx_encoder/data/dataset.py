@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +94,12 @@ def load(
   """
   if cache not in ("auto", "memory", "none"):
     raise ValueError(f"data.cache must be auto, memory or none, not {cache!r}.")
+  if image_size < 1:
+    raise ValueError(f"data.image_size must be at least 1, not {image_size}.")
+  if not 0 <= validation_fraction < 1:
+    raise ValueError(
+      f"data.validation_fraction must be in [0, 1), not {validation_fraction:g}."
+    )
   found = open_source(source, path, split=split, data_dir=data_dir, download=download)
   loader = resolve_loader(loader)
   skipped = dict(found.skipped)
@@ -156,27 +161,14 @@ def _check_splits(
 
 def _in_memory(examples: Examples) -> Examples:
   """Decodes everything once and leaves out what cannot be decoded."""
-  from tqdm import tqdm
-
   side = examples.image_size
   images = np.empty((len(examples), side, side, 3), np.uint8)
   positions = np.empty(len(examples), np.int32)
   count = 0
-  progress = tqdm(
-    total=len(examples),
-    desc="Decoding",
-    unit="image",
-    file=sys.stderr,
-    delay=1,
-    disable=None,
-    leave=False,
-  )
-  with progress:
-    for chunk, where in decode_all(examples):
-      images[count : count + len(chunk)] = chunk
-      positions[count : count + len(chunk)] = where
-      count += len(chunk)
-      progress.update(len(chunk))
+  for chunk, where in decode_all(examples):
+    images[count : count + len(chunk)] = chunk
+    positions[count : count + len(chunk)] = where
+    count += len(chunk)
   return examples.keep(positions[:count], images[:count])
 
 

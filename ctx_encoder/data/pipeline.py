@@ -107,10 +107,14 @@ def validation_batches(
 def decode_all(examples: Examples, chunk: int = 64) -> Iterator[Fetched]:
   """Decodes every example once, in order, in the background.
 
+  Shows a progress bar on a terminal, where it takes more than a second.
+
   Yields:
     uint8 `[K, S, S, 3]` and int32 `[K]`, the pictures that could be decoded and their
     positions; the others are put down in `examples.skipped`.
   """
+  from tqdm import tqdm
+
   blank = np.zeros((examples.image_size, examples.image_size, 3), np.uint8)
 
   def fetch_one(index: int) -> tuple[np.ndarray, int]:
@@ -122,9 +126,18 @@ def decode_all(examples: Examples, chunk: int = 64) -> Iterator[Fetched]:
 
   num_steps = -(-len(examples) // chunk)
   stream = _stream(examples, plan, 0, num_steps, examples.loader, fetch_one)
-  for images, positions in stream:
-    good = positions >= 0
-    yield images[good], positions[good]
+  with tqdm(
+    total=len(examples),
+    desc="Decoding",
+    unit="image",
+    delay=1,
+    disable=None,
+    leave=False,
+  ) as progress:
+    for images, positions in stream:
+      good = positions >= 0
+      yield images[good], positions[good]
+      progress.update(min(chunk, len(examples) - progress.n))
 
 
 def resolve_loader(loader: str) -> str:

@@ -69,21 +69,18 @@ def list_tfds(name: str, split: str, data_dir: str, download: bool) -> Listing:
     ValueError: no such split, no image feature, or not kept as TFRecords.
     ModuleNotFoundError: TensorFlow or TFDS is not installed.
   """
-  require_tensorflow(f"TFDS data set {name!r}")
+  what = f"{name!r} (no folder here, so taken for the name of a TFDS data set)"
+  require_tensorflow(what)
   try:
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.read_only_builder import builder_from_files
   except ImportError as error:
     raise ModuleNotFoundError(
-      f"Reading the TFDS data set {name!r} needs TensorFlow Datasets:"
-      " pip install tensorflow-datasets"
+      f"Reading {what} needs TensorFlow Datasets: pip install tensorflow-datasets"
     ) from error
   directory = data_dir or None
   if download:
-    builder = tfds.builder(name, data_dir=directory, try_gcs=False)
-    builder.download_and_prepare(
-      download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-    )
+    _download(name, directory)
   try:
     # From the files alone: no code of the data set is run and nobody is asked.
     builder = builder_from_files(name, data_dir=directory)
@@ -95,6 +92,21 @@ def list_tfds(name: str, split: str, data_dir: str, download: bool) -> Listing:
       " (or set data.download=true)."
     ) from error
   return _list(_tfds_shards(builder, name, split), (_tfds_image_key(builder, name),))
+
+
+def _download(name: str, data_dir: str | None) -> None:
+  import tensorflow_datasets as tfds
+
+  try:
+    builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
+    builder.download_and_prepare(
+      download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+    )
+  except tfds.core.DatasetNotFoundError as error:
+    raise ValueError(f"TFDS knows no data set {name!r} (data.path).") from error
+  except Exception as error:  # anything between here and the server of the data set
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    raise OSError(f"TFDS could not download {name!r}: {reason}") from error
 
 
 def _tfds_shards(builder: Any, name: str, split: str) -> list[Shard]:
