@@ -68,6 +68,15 @@ def make_augment(
     draws = jax.random.uniform(key, (len(_DRAWS),), minval=-1.0)
     draw = dict(zip(_DRAWS, draws, strict=True))
     margins = _margins(image, image_size)
+    # The crop comes last: XLA on CPU would resample anew for every later use.
+    if flip_horizontal:
+      flips = draw["flip_horizontal"] < 2 * flip_horizontal - 1
+      image = jnp.where(flips, image[:, ::-1], image)
+    if flip_vertical:
+      flips = draw["flip_vertical"] < 2 * flip_vertical - 1
+      image = jnp.where(flips, image[::-1], image)
+    if brightness or contrast or saturation or hue:
+      image = colors(draw, image)
     top = _integer(draw["top"], margins[0])
     left = _integer(draw["left"], margins[1])
     if crop:
@@ -77,29 +86,21 @@ def make_augment(
       angle = jnp.deg2rad(rotation * draw["rotation"])
       scale = 1 + zoom * (draw["zoom"] + 1) / 2
       matrix = _crop_matrix(top, left, angle, scale, image_size)
-      # The barrier keeps XLA from resampling again for every use of the result.
-      image = jax.lax.optimization_barrier(warp(image, matrix, image_size))
-    else:
-      image = _slice(image, top, left, image_size, pad=round(crop * image_size))
-    if flip_horizontal:
-      flips = draw["flip_horizontal"] < 2 * flip_horizontal - 1
-      image = jnp.where(flips, image[:, ::-1], image)
-    if flip_vertical:
-      flips = draw["flip_vertical"] < 2 * flip_vertical - 1
-      image = jnp.where(flips, image[::-1], image)
-    if not (brightness or contrast or saturation or hue):
-      return image
-    colors = image
+      return jnp.clip(warp(image, matrix, image_size), 0, 1)
+    return _slice(image, top, left, image_size, pad=round(crop * image_size))
+
+  def colors(draw: dict[str, jax.Array], image: jax.Array) -> jax.Array:
+    changed = image
     if brightness:
-      colors = pix.adjust_brightness(colors, brightness * draw["brightness"])
+      changed = pix.adjust_brightness(changed, brightness * draw["brightness"])
     if contrast:
-      colors = pix.adjust_contrast(colors, 1 + contrast * draw["contrast"])
-    colors = jnp.clip(colors, 0, 1)  # where HSV is defined
+      changed = pix.adjust_contrast(changed, 1 + contrast * draw["contrast"])
+    changed = jnp.clip(changed, 0, 1)  # where HSV is defined
     if saturation:
-      colors = pix.adjust_saturation(colors, 1 + saturation * draw["saturation"])
+      changed = pix.adjust_saturation(changed, 1 + saturation * draw["saturation"])
     if hue:
-      colors = pix.adjust_hue(colors, hue * draw["hue"])
-    return jnp.clip(colors, 0, 1)
+      changed = pix.adjust_hue(changed, hue * draw["hue"])
+    return jnp.clip(changed, 0, 1)
 
   return augment
 
@@ -157,7 +158,9 @@ def warp(image: jax.Array, matrix: jax.Array, size: int) -> jax.Array:
   first = top * width + left
 
   def neighbours(offset):
-    return flat.at[first + offset].get(mode="promise_in_bounds")
+    return flat.at[first + offset].get(
+      mode="promise_in_bounds", wrap_negative_indices=False
+    )
 
   down, right = down[..., None], right[..., None]
   above = (1 - right) * neighbours(0) + right * neighbours(1)
