@@ -123,9 +123,7 @@ SCHEMA: dict[str, Any] = {
     "path": Field("", "folder of silhouettes for masks.region=shapes"),
     "inverted": Field(False, "silhouettes have 0 = hole instead of 255 = hole"),
     "brush_strokes": Field(4, "strokes a mask at the most", low=1, high=32),
-    "brush_width": Field(
-      0.1, "widest stroke, of the image's side", low=0.01, high=0.5
-    ),
+    "brush_width": Field(0.1, "widest stroke, of the image's side", low=0.01, high=0.5),
     "probabilities": {
       "center": Field(1.0, "weight of the kind in masks.kind=combined", low=0),
       "random_block": Field(1.0, "weight of the kind in masks.kind=combined", low=0),
@@ -142,7 +140,9 @@ SCHEMA: dict[str, Any] = {
     "brightness": Field(0.0, "add up to this either way, on [0, 1]", low=0, high=1),
     "contrast": Field(0.0, "contrast factor 1 - this to 1 + this", low=0, high=1),
     "saturation": Field(0.0, "saturation factor 1 - this to 1 + this", low=0, high=1),
-    "hue": Field(0.0, "turn the hue by up to this share of the circle", low=0, high=0.5),
+    "hue": Field(
+      0.0, "turn the hue by up to this share of the circle", low=0, high=0.5
+    ),
   },
   "model": {
     "generator": Field("photos", "table of stages", choices=("photos", "monet")),
@@ -187,7 +187,9 @@ SCHEMA: dict[str, Any] = {
     "per": Field(
       "hole", "divide by the hole's size or the image's", choices=("hole", "image")
     ),
-    "overlap": Field(0, "pixels around the hole that are predicted too", low=0, high=64),
+    "overlap": Field(
+      0, "pixels around the hole that are predicted too", low=0, high=64
+    ),
     "overlap_weight": Field(10.0, "weight of the error on that ring", low=0),
   },
   "loss_weights": {
@@ -224,7 +226,9 @@ SCHEMA: dict[str, Any] = {
     ),
   },
   "checkpoint": {
-    "every_steps": Field(0, "save also after this many steps; 0 = at validation", low=0),
+    "every_steps": Field(
+      0, "save also after this many steps; 0 = at validation", low=0
+    ),
     "keep": Field(2, "latest checkpoints kept, beside the best", low=1, high=100),
   },
   "log": {
@@ -233,9 +237,9 @@ SCHEMA: dict[str, Any] = {
 }
 
 
-def fields(schema: Mapping[str, Any] = SCHEMA, prefix: str = "") -> Iterator[
-  tuple[str, Field]
-]:
+def fields(
+  schema: Mapping[str, Any] = SCHEMA, prefix: str = ""
+) -> Iterator[tuple[str, Field]]:
   """Yields (dotted name, field) for every field of the schema, in its order."""
   for name, entry in schema.items():
     if isinstance(entry, Field):
@@ -336,7 +340,9 @@ def _contradictions(config: config_dict.ConfigDict) -> list[str]:
   if not sum(config.loss_weights.values()) > 0:
     problems.append("'loss_weights' are all 0; at least one must be above 0")
   if config.model.predict == "patch" and masks.kind != "center":
-    problems.append("'model.predict=patch' predicts the centre and needs 'masks.kind=center'")
+    problems.append(
+      "'model.predict=patch' predicts the centre and needs 'masks.kind=center'"
+    )
   if config.discriminator.sees == "patch" and config.model.predict != "patch":
     problems.append("'discriminator.sees=patch' needs 'model.predict=patch'")
   return problems

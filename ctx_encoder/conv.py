@@ -1,0 +1,325 @@
+"""Convolutions that are fast on CPUs too, with the signatures of `jax.lax`.
+
+XLA's CPU backend runs three things slowly: strided convolutions, convolutions of a
+zero-dilated input (which is how a transposed convolution is lowered), and the gradient
+with respect to a kernel. The functions here compute the same values from pieces that it
+runs well: stride-1 convolutions and matrix products. On every other platform, and for
+shapes that the rewrites do not cover, they are the stock operations. The choice is made
+when the program is lowered, so the parameters have one layout everywhere.
+
+Arrays are NHWC; kernels are HWIO (for `conv_transpose` with `transpose_kernel=True`,
+HWOI, which is Keras's layout).
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+_NHWC = lax.conv_dimension_numbers((1,) * 4, (1,) * 4, ("NHWC", "HWIO", "NHWC"))
+
+Padding = str | Sequence[tuple[int, int]]
+
+
+def conv_general_dilated(
+  lhs: jax.Array,
+  rhs: jax.Array,
+  window_strides: Sequence[int],
+  padding: Padding,
+  lhs_dilation: Sequence[int] | None = None,
+  rhs_dilation: Sequence[int] | None = None,
+  dimension_numbers=None,
+  feature_group_count: int = 1,
+  batch_group_count: int = 1,
+  precision=None,
+  preferred_element_type=None,
+) -> jax.Array:
+  """Drop-in for `lax.conv_general_dilated`; see there for the arguments.
+
+  Fits `flax.linen.Conv(conv_general_dilated=...)`. Two-dimensional NHWC convolutions
+  without dilation or groups, and with equal strides, take the fast path on CPUs.
+
+  Args:
+    lhs: `[B, H, W, C]` input.
+    rhs: `[kh, kw, C, D]` kernel.
+    window_strides: two strides.
+    padding: "SAME", "VALID" or two pairs.
+
+  Returns:
+    `[B, H', W', D]`.
+  """
+  numbers = lax.conv_dimension_numbers(
+    lhs.shape, rhs.shape, dimension_numbers or ("NCHW", "OIHW", "NCHW")
+  )
+  dilated = any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
+  plain = (
+    lhs.ndim == 4
+    and numbers == _NHWC
+    and not dilated
+    and feature_group_count == batch_group_count == 1
+    and window_strides[0] == window_strides[1]
+    and precision is None
+    and preferred_element_type is None
+  )
+  if not plain:
+    return lax.conv_general_dilated(
+      lhs,
+      rhs,
+      window_strides,
+      padding,
+      lhs_dilation=lhs_dilation,
+      rhs_dilation=rhs_dilation,
+      dimension_numbers=dimension_numbers,
+      feature_group_count=feature_group_count,
+      batch_group_count=batch_group_count,
+      precision=precision,
+      preferred_element_type=preferred_element_type,
+    )
+  stride = window_strides[0]
+  if isinstance(padding, str):
+    pads = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], (stride, stride), padding)
+  else:
+    pads = padding
+  return _conv(lhs, rhs, stride, tuple((int(low), int(high)) for low, high in pads))
+
+
+def conv_transpose(
+  lhs: jax.Array,
+  rhs: jax.Array,
+  strides: Sequence[int],
+  padding: str = "SAME",
+  *,
+  transpose_kernel: bool = True,
+) -> jax.Array:
+  """Transposed convolution, as `lax.conv_transpose` on NHWC arrays.
+
+  With `transpose_kernel=True`, the default here, it is the gradient of a convolution
+  with respect to its input and takes the kernels of Keras's `Conv2DTranspose`.
+  4x4 kernels at stride 2 with "SAME" padding take the fast path on CPUs.
+
+  Args:
+    lhs: `[B, H, W, C]` input.
+    rhs: `[kh, kw, D, C]` kernel (`[kh, kw, C, D]` if `transpose_kernel` is False).
+    strides: two strides.
+    padding: "SAME" or "VALID".
+
+  Returns:
+    `[B, H * stride, W * stride, D]` for "SAME".
+  """
+  if not transpose_kernel:
+    rhs = _transposed(rhs)
+  fits = rhs.shape[:2] == (4, 4) and tuple(strides) == (2, 2) and padding == "SAME"
+  if not fits:
+    return _stock_transpose(lhs, rhs, tuple(strides), padding)
+  return _transpose_4x4(lhs, rhs)
+
+
+def _by_platform(fast, stock):
+  """One differentiable function from two, chosen when lowering.
+
+  The rule for gradients is attached outside the choice: a choice that is
+  differentiated would keep the residuals of both sides.
+  """
+
+  def backward(operands, cotangent):
+    def pull(function):
+      return lambda *operands, g: jax.vjp(function, *operands)[1](g)
+
+    return lax.platform_dependent(
+      *operands,
+      cotangent,
+      cpu=lambda *args: pull(fast)(*args[:-1], g=args[-1]),
+      default=lambda *args: pull(stock)(*args[:-1], g=args[-1]),
+    )
+
+  @jax.custom_vjp
+  def chosen(*operands):
+    return lax.platform_dependent(*operands, cpu=fast, default=stock)
+
+  chosen.defvjp(lambda *operands: (chosen(*operands), operands), backward)
+  return chosen
+
+
+def _conv(x: jax.Array, kernel: jax.Array, stride: int, pads) -> jax.Array:
+  fast = functools.partial(_fast_conv, stride=stride, pads=pads)
+  stock = functools.partial(_stock_conv, stride=stride, pads=pads)
+  return _by_platform(fast, stock)(x, kernel)
+
+
+def _stock_conv(x, kernel, *, stride, pads):
+  return lax.conv_general_dilated(
+    x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
+  )
+
+
+def _fast_conv(x, kernel, *, stride, pads):
+  out = _output_size(x.shape, kernel.shape, stride, pads)
+  if out == [1, 1]:  # the kernel covers its whole input: a matrix product
+    x = _pad_to(x, pads, kernel.shape[:2])
+    y = x.reshape(x.shape[0], -1) @ kernel.reshape(-1, kernel.shape[3])
+    return y[:, None, None, :]
+  if stride > 1:
+    return _conv_strided(x, kernel, stride, pads)
+  size = [n + k - 1 for n, k in zip(out, kernel.shape[:2], strict=True)]
+  return _conv_valid(_pad_to(x, pads, size), kernel)
+
+
+def _output_size(x_shape, kernel_shape, stride, pads):
+  return [
+    (n + low + high - k) // stride + 1
+    for n, k, (low, high) in zip(x_shape[1:3], kernel_shape[:2], pads, strict=True)
+  ]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _conv_strided(x, kernel, stride, pads):
+  """Strided convolution whose input gradient runs as a stride-1 convolution."""
+  return _stock_conv(x, kernel, stride=stride, pads=pads)
+
+
+def _conv_strided_forward(x, kernel, stride, pads):
+  return _conv_strided(x, kernel, stride, pads), (x, kernel)
+
+
+def _conv_strided_backward(stride, pads, residuals, g):
+  x, kernel = residuals
+  by_blocks = functools.partial(_conv_by_blocks, stride=stride, pads=pads)
+  stock = functools.partial(_stock_conv, stride=stride, pads=pads)
+  (dx,) = jax.vjp(lambda x: by_blocks(x, kernel), x)[1](g)
+  (dkernel,) = jax.vjp(lambda kernel: stock(x, kernel), kernel)[1](g)
+  return dx, dkernel
+
+
+_conv_strided.defvjp(_conv_strided_forward, _conv_strided_backward)
+
+
+def _conv_by_blocks(x, kernel, *, stride, pads):
+  """Strided convolution as space-to-depth and a stride-1 convolution."""
+  out = _output_size(x.shape, kernel.shape, stride, pads)
+  blocks = [math.ceil(k / stride) for k in kernel.shape[:2]]
+  x = _pad_to(x, pads, [(n + b - 1) * stride for n, b in zip(out, blocks, strict=True)])
+  rest = [(0, b * stride - k) for b, k in zip(blocks, kernel.shape[:2], strict=True)]
+  kernel = jnp.pad(kernel, [*rest, (0, 0), (0, 0)])
+  kernel = space_to_depth(kernel[None], stride)[0]
+  return _conv_valid(space_to_depth(x, stride), kernel)
+
+
+def _pad_to(x, pads, size):
+  """Pads low sides by `pads` and cuts or pads high sides until H, W are `size`."""
+  config = [
+    (low, total - n - low, 0)
+    for n, (low, _), total in zip(x.shape[1:3], pads, size, strict=True)
+  ]
+  if not any(low or high for low, high, _ in config):
+    return x
+  return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *config, (0, 0, 0)])
+
+
+def space_to_depth(x: jax.Array, block: int) -> jax.Array:
+  """Moves `block` x `block` pixels into channels.
+
+  Args:
+    x: `[N, H, W, C, ...]`; `block` divides H and W.
+    block: side of the squares.
+
+  Returns:
+    `[N, H / block, W / block, block * block * C, ...]`.
+  """
+  n, h, w, c, *rest = x.shape
+  x = x.reshape(n, h // block, block, w // block, block, c, *rest)
+  x = jnp.swapaxes(x, 2, 3)
+  return x.reshape(n, h // block, w // block, block * block * c, *rest)
+
+
+# Channel counts at which XLA's convolution is overtaken by a matrix product.
+_MANY_INPUTS = 256
+_FEW_OUTPUTS = 16
+
+
+@jax.custom_vjp
+def _conv_valid(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """Stride-1 convolution without padding."""
+  kh, kw, c, d = kernel.shape
+  h, w = x.shape[1] - kh + 1, x.shape[2] - kw + 1
+  if kh * kw * d <= 4 * _FEW_OUTPUTS:  # all taps as outputs of one product, then added
+    taps = jnp.tensordot(x, kernel, ((3,), (2,)))  # [B, H, W, kh, kw, D]
+    return sum(
+      taps[:, i : i + h, j : j + w, i, j] for i in range(kh) for j in range(kw)
+    )
+  if c >= _MANY_INPUTS:
+    windows = jnp.concatenate(
+      [x[:, i : i + h, j : j + w] for i in range(kh) for j in range(kw)], axis=3
+    )
+    return windows @ kernel.reshape(kh * kw * c, d)
+  return _stock_conv(x, kernel, stride=1, pads=((0, 0), (0, 0)))
+
+
+def _conv_valid_forward(x, kernel):
+  return _conv_valid(x, kernel), (x, kernel)
+
+
+def _conv_valid_backward(residuals, g):
+  x, kernel = residuals
+  kh, kw = kernel.shape[:2]
+  # By hand, since the transpose rule of lax gives a form that XLA does not recognise.
+  dx = _stock_conv(
+    g, _transposed(kernel), stride=1, pads=((kh - 1, kh - 1), (kw - 1, kw - 1))
+  )
+  h, w = g.shape[1:3]
+  pixels = (((0, 1, 2), (0, 1, 2)), ((), ()))
+  taps = [(i, j) for i in range(kh) for j in range(kw)]
+  if g.shape[3] <= _FEW_OUTPUTS:  # one matrix product over pixels for all taps
+    shifted = [
+      jnp.pad(g, ((0, 0), (i, kh - 1 - i), (j, kw - 1 - j), (0, 0))) for i, j in taps
+    ]
+    dkernel = lax.dot_general(x, jnp.stack(shifted, axis=3), pixels)
+    return dx, jnp.moveaxis(dkernel, 0, 1).reshape(kernel.shape)
+  dkernel = [lax.dot_general(x[:, i : i + h, j : j + w], g, pixels) for i, j in taps]
+  return dx, jnp.stack(dkernel).reshape(kernel.shape)
+
+
+_conv_valid.defvjp(_conv_valid_forward, _conv_valid_backward)
+
+
+def _transposed(kernel: jax.Array) -> jax.Array:
+  """Turns a kernel by 180 degrees and swaps its channels."""
+  return jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
+
+
+def _stock_transpose(x, kernel, strides, padding):
+  return lax.conv_transpose(
+    x,
+    kernel,
+    strides,
+    padding,
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    transpose_kernel=True,
+  )
+
+
+def _fast_transpose_4x4(x, kernel):
+  b, h, w, c = x.shape
+  d = kernel.shape[2]
+  if h == w == 1:  # a single pixel reaches only the four inner taps
+    inner = kernel[1:3, 1:3].reshape(4 * d, c)
+    return (x.reshape(b, c) @ inner.T).reshape(b, 2, 2, d)
+  # Even outputs 2m take x[m - 1], x[m] with taps 3, 1; odd ones 2m + 1 take
+  # x[m], x[m + 1] with taps 2, 0: one 2x2 convolution to both phases of both axes.
+  taps = jnp.array([[3, 1], [2, 0]])
+  phases = kernel[
+    taps[:, None, :, None], taps[None, :, None, :]
+  ]  # [ph, pw, i, j, D, C]
+  phases = phases.transpose(2, 3, 5, 0, 1, 4).reshape(2, 2, c, 4 * d)
+  x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  y = _conv_valid(x, phases).reshape(b, h + 1, w + 1, 2, 2, d)
+  rows = jnp.stack([y[:, :h, :, 0], y[:, 1:, :, 1]], axis=2)  # [B, H, ph, W+1, pw, D]
+  out = jnp.stack([rows[:, :, :, :w, 0], rows[:, :, :, 1:, 1]], axis=4)
+  return out.reshape(b, 2 * h, 2 * w, d)
+
+
+def _transpose_4x4(x, kernel):
+  stock = functools.partial(_stock_transpose, strides=(2, 2), padding="SAME")
+  return _by_platform(_fast_transpose_4x4, stock)(x, kernel)

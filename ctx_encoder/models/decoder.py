@@ -1,0 +1,69 @@
+"""Decoders: from the code to pixels in [-1, 1]."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ctx_encoder.models.layers import ConvStage, ConvTranspose, Settings, Stage
+
+_NORMED = ("relu", "norm")
+
+# From 6x6x256: 12 -> 24 -> 48 -> 96, then 192x192x3, resized to 128x128x3.
+PHOTOS = (
+  Stage(128),
+  Stage(64, then=_NORMED),
+  Stage(64, then=_NORMED),
+  Stage(32, then=_NORMED),
+)
+# What goes before it where the bottleneck leaves a single pixel.
+PHOTOS_FROM_PIXEL = (Stage(256), Stage(256, then=_NORMED))
+
+# From 4x4x512: 8 -> 16 -> 32 -> 64, then 128x128x3.
+MONET = (
+  Stage(512, then=_NORMED),
+  Stage(256, then=_NORMED),
+  Stage(128, then=_NORMED),
+  Stage(64, then=_NORMED),
+)
+# From 1x1x4000: 2 -> 4.
+MONET_FROM_PIXEL = (Stage(512), Stage(512, then=_NORMED))
+
+
+def stages_to(stages: tuple[Stage, ...], start: int, size: int) -> tuple[Stage, ...]:
+  """Returns the table cut or lengthened so that one more doubling reaches `size`.
+
+  Args:
+    stages: a table whose every stage doubles the side.
+    start: side of the table's input.
+    size: side of the picture.
+  """
+  needed = 0
+  while start * 2 ** (needed + 1) < size:
+    needed += 1
+  return stages[:needed] + stages[-1:] * (needed - len(stages))
+
+
+class Decoder(nn.Module):
+  """Runs a table of transposed convolutions to `[B, size, size, 3]`, float32.
+
+  The last one gives three channels; if the map is then larger than `size` it is
+  resized (bilinear, without antialiasing, as Keras's `Resizing`), then tanh.
+  """
+
+  stages: tuple[Stage, ...]
+  size: int
+  settings: Settings = Settings()
+
+  @nn.compact
+  def __call__(
+    self, x: jax.Array, *, train: bool = False, keys: jax.Array | None = None
+  ) -> jax.Array:
+    for i, stage in enumerate(self.stages):
+      block = ConvStage(stage, self.settings, transposed=True, name=f"stage{i + 1}")
+      x = block(x, train=train)
+    x = ConvTranspose(3, 4, 2, self.settings, name="output")(x)
+    x = x.astype(jnp.float32)
+    if x.shape[1] != self.size:
+      shape = (x.shape[0], self.size, self.size, 3)
+      x = jax.image.resize(x, shape, "bilinear", antialias=False)
+    return jnp.tanh(x)
