@@ -109,7 +109,7 @@ def curves(
   """
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
-  from matplotlib.ticker import LogFormatter
+  from matplotlib.ticker import LogLocator
 
   figure = Figure(figsize=(15, 4.5), dpi=100, layout="constrained")
   canvas = FigureCanvasAgg(figure)
@@ -125,7 +125,8 @@ def curves(
   if any(_series(history, name)[1].size for name in _RECONSTRUCTION):
     losses.set_yscale("log")
     losses.yaxis.set_major_formatter("{x:g}")
-    losses.yaxis.set_minor_formatter(LogFormatter())
+    losses.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+    losses.yaxis.set_minor_formatter("{x:g}")
 
   drawn(adversarial, "loss/adversarial", "generator", color="C2", linewidth=1)
   drawn(adversarial, "loss/discriminator", "discriminator", color="C3", linewidth=1)
