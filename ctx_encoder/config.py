@@ -44,7 +44,7 @@ SCHEMA: dict[str, Any] = {
   "steps_per_dispatch": Field(
     0, "steps per call of the compiled function; 0 = 1 on CPU, 8 elsewhere", low=0
   ),
-  "update": Field(
+  "update_order": Field(
     "simultaneous",
     "both networks from one pair of forward passes, or discriminator first",
     choices=("simultaneous", "alternating"),
@@ -233,6 +233,7 @@ SCHEMA: dict[str, Any] = {
   },
   "log": {
     "every_steps": Field(10, "steps between lines in metrics.jsonl", low=1),
+    "grad_norms": Field(False, "measure the norms of the gradients"),
   },
 }
 

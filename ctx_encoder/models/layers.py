@@ -1,4 +1,4 @@
-"""The stage that all three networks are tables of: a convolution and what follows it."""
+"""The stage that the networks are tables of: a convolution and what follows it."""
 
 import dataclasses
 import functools

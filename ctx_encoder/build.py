@@ -1,0 +1,172 @@
+"""From a configuration to the functions of a run: the one place that reads both."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from ctx_encoder import masks
+from ctx_encoder.augment import make_augment
+from ctx_encoder.models import GENERATORS, Generator, PatchGAN, Settings
+from ctx_encoder.state import TrainState, init_state
+from ctx_encoder.step import Task, TrainStep, make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """The pure parts of a run."""
+
+  generator: Generator
+  discriminator: PatchGAN
+  generator_optimizer: optax.GradientTransformation
+  discriminator_optimizer: optax.GradientTransformation
+  task: Task
+  train_step: TrainStep
+
+  def init(self, seed: int, *, average: bool) -> TrainState:
+    """Returns the state before the first step."""
+    return init_state(
+      jax.random.key(seed),
+      self.generator,
+      self.discriminator,
+      self.generator_optimizer,
+      self.discriminator_optimizer,
+      image_size=self.task.image_size,
+      channels=self.task.channels,
+      judged_size=self.task.judged_size,
+      average=average,
+    )
+
+
+def run(
+  config: ConfigDict,
+  *,
+  total_steps: int,
+  mean_color: Sequence[float] = (127.5, 127.5, 127.5),
+  shapes: np.ndarray | None = None,
+  axis_name: str | None = None,
+) -> Run:
+  """Returns everything that a validated configuration describes, except the data.
+
+  Args:
+    config: see `ctx_encoder.config`.
+    total_steps: length of the run, for schedules.
+    mean_color: the data set's mean colour, in [0, 255], for masks.fill=mean.
+    shapes: silhouettes `[N, S, S, 1]` for masks.region=shapes.
+    axis_name: see `make_train_step`.
+  """
+  networks = generator(config), discriminator(config)
+  optimizers = generator_optimizer(config, total_steps), optimizer(config, total_steps)
+  built = task(config, mean_color=mean_color, shapes=shapes)
+  train_step = make_train_step(
+    *networks,
+    *optimizers,
+    built,
+    update_order=config.update_order,
+    ema_decay=config.ema_decay,
+    grad_norms=config.log.grad_norms,
+    axis_name=axis_name,
+  )
+  return Run(*networks, *optimizers, built, train_step)
+
+
+def generator(config: ConfigDict) -> Generator:
+  """Returns the generator that a configuration describes."""
+  model, size = config.model, config.data.image_size
+  return GENERATORS[model.generator](
+    size,
+    output_size=size // 2 if model.predict == "patch" else size,
+    bottleneck=model.bottleneck,
+    noise_dim=model.noise_dim,
+    settings=Settings(
+      width=model.width,
+      dropout=model.dropout,
+      init=model.init,
+      dtype=jnp.dtype(model.dtype),
+    ),
+  )
+
+
+def discriminator(config: ConfigDict) -> PatchGAN:
+  """Returns the discriminator that a configuration describes."""
+  model = config.model
+  settings = Settings(
+    width=config.discriminator.width, init=model.init, dtype=jnp.dtype(model.dtype)
+  )
+  return PatchGAN(config.discriminator.depth, settings)
+
+
+def optimizer(
+  config: ConfigDict, total_steps: int, multiplier: float = 1.0
+) -> optax.GradientTransformation:
+  """Returns the update rule, at `multiplier` times the learning rate."""
+  options = config.optimizer
+  rate = options.learning_rate * multiplier
+  if options.schedule == "cosine":
+    rate = optax.cosine_decay_schedule(rate, total_steps)
+  if options.name == "adam":
+    return optax.adam(rate, b1=options.b1, b2=options.b2)
+  if options.name == "adamw":
+    decay = options.weight_decay
+    return optax.adamw(rate, b1=options.b1, b2=options.b2, weight_decay=decay)
+  if options.name == "rmsprop":
+    return optax.rmsprop(rate)
+  if options.name == "adadelta":
+    return optax.adadelta(rate)
+  raise ValueError(f"There is no optimiser {options.name!r}.")
+
+
+def generator_optimizer(
+  config: ConfigDict, total_steps: int
+) -> optax.GradientTransformation:
+  """Returns the generator's update rule."""
+  return optimizer(config, total_steps, config.optimizer.generator_multiplier)
+
+
+def mask_sampler(
+  config: ConfigDict, shapes: np.ndarray | None = None
+) -> masks.Sampler:
+  """Returns the function from a PRNG key to a mask that a configuration describes."""
+  options = config.masks
+  return masks.make_sampler(
+    options.kind,
+    config.data.image_size,
+    center_fraction=options.center_fraction,
+    block_count=options.block_count,
+    block_min_side=options.block_min_side,
+    block_max_side=options.block_max_side,
+    block_max_area=options.block_max_area,
+    region=options.region,
+    shapes=shapes,
+    brush_strokes=options.brush_strokes,
+    brush_width=options.brush_width,
+    probabilities=options.probabilities.to_dict(),
+  )
+
+
+def task(
+  config: ConfigDict,
+  *,
+  mean_color: Sequence[float] = (127.5, 127.5, 127.5),
+  shapes: np.ndarray | None = None,
+) -> Task:
+  """Returns what a configuration asks of the generator."""
+  fill = masks.parse_fill(config.masks.fill, mean_color)
+  return Task(
+    image_size=config.data.image_size,
+    sample_mask=mask_sampler(config, shapes),
+    augment=make_augment(
+      image_size=config.data.image_size, **config.augment.to_dict()
+    ),
+    fill=tuple(float(value) for value in fill),
+    normalization=config.data.normalization,
+    mask_channel=config.model.mask_channel,
+    predict=config.model.predict,
+    sees=config.discriminator.sees,
+    **config.reconstruction.to_dict(),
+    loss_weights=config.loss_weights.to_dict(),
+  )

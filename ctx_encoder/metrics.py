@@ -1,0 +1,85 @@
+"""How good a completion is, as the papers report it.
+
+All functions take images in [0, 1] and a region `[B, H, W, 1]` (1 = counted), and
+return one value an image; averaging over images is the caller's.
+"""
+
+import jax
+import jax.numpy as jnp
+
+PSNR_CAP = 100.0  # dB; what an exact completion, or an empty region, is given
+
+
+def l1(predictions: jax.Array, targets: jax.Array, region: jax.Array) -> jax.Array:
+  """Mean absolute error over a region.
+
+  Args:
+    predictions: `[B, H, W, C]` in [0, 1].
+    targets: same shape.
+    region: `[B, H, W, 1]`, 1 = counted.
+
+  Returns:
+    `[B]` float32 in [0, 1] (papers print per cent); 0 where the region is empty.
+  """
+  return _region_mean(jnp.abs(predictions - targets), region)
+
+
+def l2(predictions: jax.Array, targets: jax.Array, region: jax.Array) -> jax.Array:
+  """Mean squared error over a region; arguments and range as for `l1`."""
+  return _region_mean(jnp.square(predictions - targets), region)
+
+
+def psnr(predictions: jax.Array, targets: jax.Array, region: jax.Array) -> jax.Array:
+  """Peak signal-to-noise ratio over a region: -10 log10(MSE), for a peak of 1.
+
+  Args:
+    predictions: `[B, H, W, C]` in [0, 1].
+    targets: same shape.
+    region: `[B, H, W, 1]`, 1 = counted.
+
+  Returns:
+    `[B]` float32, dB, at most 100 (also where the region is empty).
+  """
+  error = l2(predictions, targets, region)
+  return -10 * jnp.log10(jnp.maximum(error, 10 ** (-PSNR_CAP / 10)))
+
+
+def center_patch(mask: jax.Array) -> jax.Array:
+  """Returns the region of Pathak's figures: the centre square of half the side."""
+  _, height, width, _ = mask.shape
+  rows = jnp.abs(jnp.arange(height) - (height - 1) / 2) < height / 4
+  columns = jnp.abs(jnp.arange(width) - (width - 1) / 2) < width / 4
+  patch = (rows[:, None] & columns[None, :]).astype(jnp.float32)
+  return jnp.broadcast_to(patch[None, :, :, None], mask.shape)
+
+
+def by_region(
+  completed: jax.Array, targets: jax.Array, mask: jax.Array
+) -> dict[str, jax.Array]:
+  """L1, L2 and PSNR over the hole, the whole image and the centre patch.
+
+  Args:
+    completed: `[B, H, W, 3]` in [0, 1].
+    targets: same shape.
+    mask: `[B, H, W, 1]`, 1 = hole.
+
+  Returns:
+    `{"l1_hole", "l2_hole", "psnr_hole", "l1_image", ..., "psnr_patch"}`, each `[B]`.
+  """
+  regions = {"hole": mask, "image": jnp.ones_like(mask), "patch": center_patch(mask)}
+  metrics = {"l1": l1, "l2": l2, "psnr": psnr}
+  return {
+    f"{name}_{region_name}": metric(completed, targets, region)
+    for region_name, region in regions.items()
+    for name, metric in metrics.items()
+  }
+
+
+def _region_mean(error: jax.Array, region: jax.Array) -> jax.Array:
+  if error.ndim != 4 or region.shape != (*error.shape[:3], 1):
+    raise ValueError(
+      f"region must be [B, H, W, 1] for images [B, H, W, C], not {region.shape} for"
+      f" {error.shape}."
+    )
+  count = jnp.sum(region, axis=(1, 2, 3)) * error.shape[3]
+  return jnp.sum(region * error, axis=(1, 2, 3)) / jnp.where(count > 0, count, 1)

@@ -1,0 +1,405 @@
+"""One training step and one evaluation step, as pure functions.
+
+The batch is `{"image": uint8 [B, H, W, 3], "index": int32 [B]}`; augmenting, masking and
+normalising happen here, on the device.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from ctx_encoder import augment as augmentation
+from ctx_encoder import losses, masks, metrics, pixels
+from ctx_encoder.models import Generator, PatchGAN
+from ctx_encoder.state import NetworkState, TrainState
+
+Batch = Mapping[str, jax.Array]
+Metrics = dict[str, jax.Array]
+TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
+
+# Each use of randomness has a stream of its own: what one draws never moves another.
+_STREAMS = {"masks": 0, "augment": 1, "dropout": 2, "evaluation": 3}
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """What the generator is asked for, and how its answer is judged.
+
+  image_size: side of the generator's input.
+  sample_mask: PRNG key to mask, see `masks.make_sampler`.
+  augment: (PRNG key, image) to image, see `augment.make_augment`.
+  fill: colour of the hole, RGB in [0, 1].
+  normalization: see `pixels.scale_of`.
+  mask_channel: whether the generator sees the mask as a fourth channel.
+  predict: "image", or "patch" for the centre half alone.
+  sees: what the discriminator is shown: the "completed" image, the generator's raw
+    "output", or the raw centre "patch".
+  norm, per: "l2" or "l1" error, divided by the size of the "hole" or the "image".
+  overlap: pixels around the hole that are predicted too; their error counts
+    `overlap_weight` times.
+  loss_weights: factors of "reconstruction" and "adversarial". Where the latter is 0 the
+    discriminator is neither run nor trained.
+  """
+
+  image_size: int
+  sample_mask: masks.Sampler
+  augment: augmentation.Augment
+  fill: tuple[float, float, float] = (0.0, 0.0, 0.0)
+  normalization: str = "symmetric"
+  mask_channel: bool = False
+  predict: str = "image"
+  sees: str = "completed"
+  norm: str = "l2"
+  per: str = "hole"
+  overlap: int = 0
+  overlap_weight: float = 10.0
+  loss_weights: Mapping[str, float] = dataclasses.field(
+    default_factory=lambda: {"reconstruction": 0.999, "adversarial": 0.001}
+  )
+
+  @property
+  def channels(self) -> int:
+    """Channels of the generator's input."""
+    return 4 if self.mask_channel else 3
+
+  @property
+  def output_size(self) -> int:
+    """Side of the generator's output."""
+    return self.image_size // 2 if self.predict == "patch" else self.image_size
+
+  @property
+  def judged_size(self) -> int:
+    """Side of what the discriminator sees."""
+    return self.output_size if self.sees == "patch" else self.image_size
+
+
+@dataclasses.dataclass(frozen=True)
+class _Examples:
+  """A batch as the networks see it; `targets` and `inputs` are normalised."""
+
+  mask: jax.Array
+  targets: jax.Array
+  inputs: jax.Array
+  scale: pixels.Scale
+
+
+def make_train_step(
+  generator: Generator,
+  discriminator: PatchGAN,
+  generator_optimizer: optax.GradientTransformation,
+  discriminator_optimizer: optax.GradientTransformation,
+  task: Task,
+  *,
+  update_order: str = "simultaneous",
+  ema_decay: float = 0.0,
+  grad_norms: bool = False,
+  axis_name: str | None = None,
+) -> TrainStep:
+  """Returns `step(state, batch, key) -> (state, metrics)`, to be jitted or pmapped.
+
+  The discriminator descends -log D(x) - log(1 - D(F(x))), the generator the weighted
+  sum of its reconstruction error and -log D(F(x)). Real and completed images pass the
+  discriminator as separate batches.
+
+  Args:
+    generator, discriminator: the networks.
+    generator_optimizer, discriminator_optimizer: their update rules.
+    task: what is asked for.
+    update_order: "simultaneous" takes both gradients at the same point, from one pair of
+      forward passes; "alternating" updates the discriminator first, and the generator
+      against the new one.
+    ema_decay: decay of `state.average`; 0 = it is None.
+    grad_norms: whether to measure the gradients' norms.
+    axis_name: the axis of `jax.pmap`, if that is what runs the step. Gradients,
+      statistics and metrics are averaged over it.
+
+  Returns:
+    The step. `key` is the same at every step; the state's own step number is folded
+    into it. The metrics are float32 scalars.
+  """
+  if update_order not in ("simultaneous", "alternating"):
+    raise ValueError("update_order must be simultaneous or alternating, not"
+      f" {update_order!r}.")
+  adversarial = task.loss_weights.get("adversarial", 0) > 0
+  if axis_name:
+    generator = with_axis_name(generator, axis_name)
+    discriminator = with_axis_name(discriminator, axis_name)
+
+  def average(tree):
+    return lax.pmean(tree, axis_name) if axis_name else tree
+
+  def descend(network: NetworkState, grads, stats, optimizer) -> NetworkState:
+    updates, opt_state = optimizer.update(grads, network.opt_state, network.params)
+    params = optax.apply_updates(network.params, updates)
+    return NetworkState(params, stats, opt_state)
+
+  def judge(params, stats, images):
+    logits, changed = discriminator.apply(
+      {"params": params, "batch_stats": stats},
+      images,
+      train=True,
+      mutable=["batch_stats"],
+    )
+    return logits, changed["batch_stats"]
+
+  def step(
+    state: TrainState, batch: Batch, key: jax.Array
+  ) -> tuple[TrainState, Metrics]:
+    key = jax.random.fold_in(key, state.step)
+    position = _positions(batch["image"].shape[0], axis_name)
+    examples = _training_examples(task, batch, key, position)
+    dropout_keys = _example_keys(_stream(key, "dropout"), position)
+
+    def generate(params):
+      outputs, changed = generator.apply(
+        {"params": params, "batch_stats": state.generator.batch_stats},
+        examples.inputs,
+        train=True,
+        keys=dropout_keys,
+        mutable=["batch_stats"],
+      )
+      return outputs, changed["batch_stats"]
+
+    def shown(outputs):
+      return _shown(task, outputs, examples.targets, examples.mask)
+
+    outputs, pull_generator, generator_stats = jax.vjp(
+      generate, state.generator.params, has_aux=True
+    )
+
+    def objective(outputs, logits_fake):
+      terms = {"reconstruction": _reconstruction(task, outputs, examples)}
+      if adversarial:
+        terms["adversarial"] = losses.generator_loss(logits_fake)
+      return losses.combine(terms, task.loss_weights)
+
+    measured: Metrics = {}
+    judged = state.discriminator
+    logits_fake = None
+    if adversarial:
+      # The discriminator's update: the outputs are constants to it.
+      images_fake, pull_shown = jax.vjp(shown, outputs)
+      images_real = _shown_real(task, examples.targets)
+      params, stats = judged.params, judged.batch_stats
+      logits_real, pull_real, stats = jax.vjp(
+        lambda p: judge(p, stats, images_real), params, has_aux=True
+      )
+      logits_fake, pull_fake, stats = jax.vjp(
+        lambda p, images: judge(p, stats, images), params, images_fake, has_aux=True
+      )
+
+      def discrimination(logits_real, logits_fake):
+        return jnp.mean(losses.discriminator_loss(logits_real, logits_fake))
+
+      loss, (to_real, to_fake) = jax.value_and_grad(discrimination, (0, 1))(
+        logits_real, logits_fake
+      )
+      (grads_real,), (grads_fake, _) = pull_real(to_real), pull_fake(to_fake)
+      grads = average(jax.tree.map(jnp.add, grads_real, grads_fake))
+      judged = descend(judged, grads, stats, discriminator_optimizer)
+      measured |= {
+        "loss/discriminator": loss,
+        "probability/real": jnp.mean(jax.nn.sigmoid(logits_real)),
+        "probability/fake": jnp.mean(jax.nn.sigmoid(logits_fake)),
+      }
+      if grad_norms:
+        measured["grad_norm/discriminator"] = optax.global_norm(grads)
+      if update_order == "alternating":
+        logits_fake, pull_images, _ = jax.vjp(
+          lambda images: judge(judged.params, judged.batch_stats, images),
+          images_fake,
+          has_aux=True,
+        )
+      else:
+
+        def pull_images(to_fake):
+          return pull_fake(to_fake)[1:]
+
+    # The generator's update: the discriminator's parameters are constants to it.
+    (total, terms), (to_outputs, to_logits) = jax.value_and_grad(
+      objective, argnums=(0, 1), has_aux=True
+    )(outputs, logits_fake)
+    if adversarial:
+      (to_images,) = pull_images(to_logits)
+      to_outputs = to_outputs + pull_shown(to_images)[0]
+    (grads,) = pull_generator(to_outputs)
+    grads = average(grads)
+    generating = descend(state.generator, grads, generator_stats, generator_optimizer)
+    measured |= terms | {"loss/total": total}
+    if grad_norms:
+      measured["grad_norm/generator"] = optax.global_norm(grads)
+    completed = _completed(task, outputs, examples)
+    measured["psnr_hole"] = jnp.mean(
+      metrics.psnr(completed, examples.scale.restore(examples.targets), examples.mask)
+    )
+    state = TrainState(
+      step=state.step + 1,
+      generator=generating,
+      discriminator=judged,
+      average=_move(state.average, generating.variables, state.step, ema_decay),
+    )
+    return state, average(measured)
+
+  return step
+
+
+def make_eval_step(
+  generator: Generator, task: Task
+) -> Callable[[Any, Batch, jax.Array], tuple[Metrics, dict[str, jax.Array]]]:
+  """Returns `step(variables, batch, key) -> (metrics, images)`, to be jitted.
+
+  The mask is a function of (key, the example's index) alone, so the same images get the
+  same holes at any batch size.
+
+  Args:
+    generator: the network.
+    task: what is asked for; the augmentation is not used.
+
+  Returns:
+    The step. Its metrics are `[B]` each: those of `metrics.by_region`, and the
+    reconstruction loss. Its images are `[B, S, S, 3]` in [0, 1]: "original", "masked",
+    "completed"; and "mask" `[B, S, S, 1]`.
+  """
+
+  def step(variables, batch: Batch, key: jax.Array):
+    key = _stream(key, "evaluation")
+    images = augmentation.center_crop(
+      pixels.from_uint8(batch["image"]), task.image_size
+    )
+    mask = masks.for_examples(task.sample_mask, key, batch["index"])
+    examples = _as_seen(task, images, mask)
+    keys = _example_keys(_stream(key, "dropout"), batch["index"])
+    outputs = generator.apply(variables, examples.inputs, train=False, keys=keys)
+    completed = _completed(task, outputs, examples)
+    measured = metrics.by_region(completed, images, mask)
+    measured["loss/reconstruction"] = _reconstruction(task, outputs, examples)
+    shown = {
+      "original": images,
+      "mask": mask,
+      "masked": masks.masked_image(images, mask, jnp.asarray(task.fill)),
+      "completed": completed,
+    }
+    return measured, shown
+
+  return step
+
+
+def make_dispatch(step: TrainStep) -> Callable[..., tuple[TrainState, Metrics]]:
+  """Returns a function that makes several steps on images that lie on the device.
+
+  `dispatch(state, images, ids, rows, key)` takes uint8 images `[N, H, W, 3]`, int32 ids
+  `[N]` and the rows of each step's batch, int32 `[K, B]`; its metrics are `[K]` each.
+  """
+
+  def dispatch(state, images, ids, rows, key):
+    def one(state, rows):
+      return step(state, {"image": images[rows], "index": ids[rows]}, key)
+
+    if rows.shape[0] > 1:
+      return lax.scan(one, state, rows)
+    # Not a scan of length 1: XLA's CPU backend runs loops on one thread.
+    state, measured = one(state, rows[0])
+    return state, {name: value[None] for name, value in measured.items()}
+
+  return dispatch
+
+
+def with_axis_name(network, axis_name: str):
+  """Returns the network with batch statistics averaged over a named axis."""
+  changes = {}
+  for field in dataclasses.fields(network):
+    value = getattr(network, field.name, None)
+    if field.name == "settings":
+      changes["settings"] = dataclasses.replace(value, axis_name=axis_name)
+    elif field.name in ("encoder", "bottleneck", "decoder"):
+      changes[field.name] = with_axis_name(value, axis_name)
+  return network.clone(**changes)
+
+
+def _stream(key: jax.Array, name: str) -> jax.Array:
+  return jax.random.fold_in(key, _STREAMS[name])
+
+
+def _positions(batch_size: int, axis_name: str | None) -> jax.Array:
+  """Returns the examples' places in the global batch, int32 `[B]`."""
+  positions = jnp.arange(batch_size)
+  if axis_name:
+    positions = positions + lax.axis_index(axis_name) * batch_size
+  return positions
+
+
+def _example_keys(key: jax.Array, index: jax.Array) -> jax.Array:
+  return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
+
+
+def _training_examples(task: Task, batch: Batch, key, position) -> _Examples:
+  images = augmentation.for_examples(
+    task.augment, _stream(key, "augment"), position, pixels.from_uint8(batch["image"])
+  )
+  mask = masks.for_examples(task.sample_mask, _stream(key, "masks"), position)
+  return _as_seen(task, images, mask)
+
+
+def _as_seen(task: Task, images: jax.Array, mask: jax.Array) -> _Examples:
+  scale = pixels.scale_of(images, mask, task.normalization)
+  masked = masks.masked_image(images, mask, jnp.asarray(task.fill))
+  inputs = scale.normalize(masked)
+  if task.mask_channel:
+    inputs = jnp.concatenate([inputs, mask], axis=3)
+  return _Examples(mask, scale.normalize(images), inputs, scale)
+
+
+def _whole(task: Task, outputs: jax.Array) -> jax.Array:
+  """Puts a predicted patch in its place on an empty image."""
+  if task.predict == "image":
+    return outputs
+  margin = (task.image_size - outputs.shape[1]) // 2
+  return jnp.pad(outputs, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
+
+
+def _blend(task: Task, outputs, targets, mask) -> jax.Array:
+  return (1 - mask) * targets + mask * _whole(task, outputs)
+
+
+def _completed(task: Task, outputs: jax.Array, examples: _Examples) -> jax.Array:
+  """Returns the completed images in [0, 1]."""
+  blended = _blend(task, outputs, examples.targets, examples.mask)
+  return examples.scale.restore(blended)
+
+
+def _shown(task: Task, outputs, targets, mask) -> jax.Array:
+  """Returns what the discriminator sees of the generator's work."""
+  if task.sees == "completed":
+    return _blend(task, outputs, targets, mask)
+  return outputs if task.sees == "patch" else _whole(task, outputs)
+
+
+def _shown_real(task: Task, targets: jax.Array) -> jax.Array:
+  if task.sees == "patch":
+    return augmentation.center_crop(targets, task.output_size)
+  return targets
+
+
+def _reconstruction(task: Task, outputs: jax.Array, examples: _Examples) -> jax.Array:
+  """Returns the reconstruction error of each example, `[B]`."""
+  loss = {"l2": losses.masked_l2, "l1": losses.masked_l1}[task.norm]
+  mask, weights = examples.mask, None
+  if task.overlap:
+    ring = masks.border_ring(mask, task.overlap)
+    mask, weights = mask + ring, mask + task.overlap_weight * ring
+  return loss(
+    _whole(task, outputs), examples.targets, mask, per=task.per, weights=weights
+  )
+
+
+def _move(average, variables, step: jax.Array, decay: float):
+  """Returns the moving average after a step; it starts fast, to forget the start."""
+  if not decay:
+    return average
+  rate = jnp.minimum(decay, (1 + step) / (10 + step))
+  return jax.tree.map(lambda a, v: rate * a + (1 - rate) * v, average, variables)
