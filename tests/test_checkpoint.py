@@ -282,6 +282,7 @@ class TestKept:
       (1, [9.0, 12.0, 11.0, 13.0], [4], 4),
       (1, [9.0, None, None], [1, 3], 1),  # those without metrics are only the latest
       (1, [9.0, 9.0, None], [2, 3], 2),
+      (2, [9.0, 9.0], [1, 2], 2),
       (1, [9.0, float("nan"), 8.0], [1, 3], 1),
       (1, [-4.0, -3.0, -5.0], [2, 3], 2),
     ],
@@ -397,9 +398,16 @@ class TestDamage:
       Checkpoints(copy).read_config()
     assert Checkpoints(copy).best() is None
 
+  def test_takes_the_place_of_no_whole_one(self, copy):
+    truncate(copy / "2" / "state" / "manifest.ocdbt")
+    with Checkpoints(copy, keep=2) as checkpoints:
+      checkpoints.restore(make_state())
+      checkpoints.save(3, make_state(3), config={})
+    assert checkpoints.steps() == [1, 3]
+
   def test_the_run_goes_on(self, copy):
-    """A damaged one does not take the place of a whole one, and is replaced."""
-    flip(next(path for path in (copy / "2").rglob("d/*") if path.stat().st_size > 500))
+    """The damaged one is replaced, and the whole one stays until then."""
+    truncate(copy / "2" / "state" / "manifest.ocdbt")
     with Checkpoints(copy, keep=1) as checkpoints:
       checkpoints.restore(make_state())
       with pytest.MonkeyPatch.context() as patch:  # a save that fails removes nothing
@@ -485,6 +493,6 @@ class TestFailure:
     with Checkpoints(copy) as checkpoints:
       assert checkpoints.steps() == [1, 2]
       assert_equal(checkpoints.restore(make_state())[0], make_state(2))
-      checkpoints.save(3, make_state(3), config={})
-    assert {path.name for path in copy.iterdir()} == {"2", "3"}
-    assert_equal(checkpoints.restore(make_state())[0], make_state(3))
+      checkpoints.save(4, make_state(4), config={})
+    assert {path.name for path in copy.iterdir()} == {"2", "4"}
+    assert_equal(checkpoints.restore(make_state())[0], make_state(4))
