@@ -51,9 +51,7 @@ def conv_general_dilated(
   Returns:
     `[B, H', W', D]`.
   """
-  numbers = lax.conv_dimension_numbers(
-    lhs.shape, rhs.shape, dimension_numbers or ("NCHW", "OIHW", "NCHW")
-  )
+  numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
   dilated = any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
   plain = (
     lhs.ndim == 4
