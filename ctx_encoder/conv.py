@@ -243,10 +243,10 @@ def _conv_valid(x: jax.Array, kernel: jax.Array) -> jax.Array:
   kh, kw, c, d = kernel.shape
   h, w = x.shape[1] - kh + 1, x.shape[2] - kw + 1
   if kh * kw * d <= 4 * _FEW_OUTPUTS:  # all taps as outputs of one product, then added
-    taps = jnp.tensordot(x, kernel, ((3,), (2,)))  # [B, H, W, kh, kw, D]
-    return sum(
-      taps[:, i : i + h, j : j + w, i, j] for i in range(kh) for j in range(kw)
-    )
+    exact = jnp.promote_types(x.dtype, jnp.float32)
+    taps = jnp.tensordot(x, kernel, ((3,), (2,)), preferred_element_type=exact)
+    y = sum(taps[:, i : i + h, j : j + w, i, j] for i in range(kh) for j in range(kw))
+    return jnp.asarray(y, x.dtype)
   if c >= _MANY_INPUTS:
     windows = jnp.concatenate(
       [x[:, i : i + h, j : j + w] for i in range(kh) for j in range(kw)], axis=3
