@@ -127,9 +127,7 @@ def generator_optimizer(
   return optimizer(config, total_steps, config.optimizer.generator_multiplier)
 
 
-def mask_sampler(
-  config: ConfigDict, shapes: np.ndarray | None = None
-) -> masks.Sampler:
+def mask_sampler(config: ConfigDict, shapes: np.ndarray | None = None) -> masks.Sampler:
   """Returns the function from a PRNG key to a mask that a configuration describes."""
   options = config.masks
   return masks.make_sampler(
@@ -159,9 +157,7 @@ def task(
   return Task(
     image_size=config.data.image_size,
     sample_mask=mask_sampler(config, shapes),
-    augment=make_augment(
-      image_size=config.data.image_size, **config.augment.to_dict()
-    ),
+    augment=make_augment(image_size=config.data.image_size, **config.augment.to_dict()),
     fill=tuple(float(value) for value in fill),
     normalization=config.data.normalization,
     mask_channel=config.model.mask_channel,

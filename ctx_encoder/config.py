@@ -347,3 +347,18 @@ def _contradictions(config: config_dict.ConfigDict) -> list[str]:
   if config.discriminator.sees == "patch" and config.model.predict != "patch":
     problems.append("'discriminator.sees=patch' needs 'model.predict=patch'")
   return problems
+
+
+def variant(config: config_dict.ConfigDict, name: str) -> config_dict.ConfigDict:
+  """Returns the configuration as it is (""), or cut down to a few minutes ("quick")."""
+  if name == "quick":
+    config.name += "_quick"
+    config.data.image_size = 64
+    config.data.load_size = 0
+    config.model.width = config.discriminator.width = 0.25
+    config.batch_size = 16
+    config.num_steps = 400
+    config.eval.every_epochs = 5
+  elif name:
+    raise ValueError(f"A configuration has one variant, quick, not {name!r}.")
+  return config

@@ -1,7 +1,7 @@
 """One training step and one evaluation step, as pure functions.
 
-The batch is `{"image": uint8 [B, H, W, 3], "index": int32 [B]}`; augmenting, masking and
-normalising happen here, on the device.
+The batch is `{"image": uint8 [B, H, W, 3], "index": int32 [B]}`; augmenting, masking
+and normalising happen here, on the device.
 """
 
 import dataclasses
@@ -110,9 +110,9 @@ def make_train_step(
     generator, discriminator: the networks.
     generator_optimizer, discriminator_optimizer: their update rules.
     task: what is asked for.
-    update_order: "simultaneous" takes both gradients at the same point, from one pair of
-      forward passes; "alternating" updates the discriminator first, and the generator
-      against the new one.
+    update_order: "simultaneous" takes both gradients at the same point, from one pair
+      of forward passes; "alternating" updates the discriminator first, and the
+      generator against the new one.
     ema_decay: decay of `state.average`; 0 = it is None.
     grad_norms: whether to measure the gradients' norms.
     axis_name: the axis of `jax.pmap`, if that is what runs the step. Gradients,
@@ -123,8 +123,9 @@ def make_train_step(
     into it. The metrics are float32 scalars.
   """
   if update_order not in ("simultaneous", "alternating"):
-    raise ValueError("update_order must be simultaneous or alternating, not"
-      f" {update_order!r}.")
+    raise ValueError(
+      f"update_order must be simultaneous or alternating, not {update_order!r}."
+    )
   adversarial = task.loss_weights.get("adversarial", 0) > 0
   if axis_name:
     generator = with_axis_name(generator, axis_name)

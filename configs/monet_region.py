@@ -1,0 +1,23 @@
+"""The report's 'Monet' generator (DCGAN-like) for arbitrary regions.
+
+python launch.py --config=configs/monet_region.py --config.data.path=FOLDER
+"""
+
+from ctx_encoder import config as base
+
+
+def get_config(variant: str = ""):
+  config = base.default()
+  config.name = "monet_region"
+  config.batch_size = 16
+  config.model.generator = "monet"
+  config.masks.kind = "random_region"
+  config.augment.rotation = 10.0
+  config.augment.zoom = 0.2
+  config.augment.crop = 0.1
+  config.augment.flip_horizontal = 0.5
+  config.augment.brightness = 0.1
+  config.augment.contrast = 0.1
+  config.augment.saturation = 0.1
+  config.ema_decay = 0.999
+  return base.variant(config, variant)

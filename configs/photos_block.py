@@ -1,0 +1,17 @@
+"""The report's 'Photos' generator (AlexNet-like) for random rectangles.
+
+python launch.py --config=configs/photos_block.py --config.data.path=FOLDER
+"""
+
+from ctx_encoder import config as base
+
+
+def get_config(variant: str = ""):
+  config = base.default()
+  config.name = "photos_block"
+  config.batch_size = 16
+  config.model.generator = "photos"
+  config.masks.kind = "random_block"
+  config.augment.flip_horizontal = 0.5
+  config.ema_decay = 0.999
+  return base.variant(config, variant)

@@ -1,0 +1,17 @@
+"""The report's 'Photos' generator (AlexNet-like) for a square in the centre.
+
+python launch.py --config=configs/photos_center.py --config.data.path=FOLDER
+"""
+
+from ctx_encoder import config as base
+
+
+def get_config(variant: str = ""):
+  config = base.default()
+  config.name = "photos_center"
+  config.batch_size = 16
+  config.model.generator = "photos"
+  config.masks.kind = "center"
+  config.augment.flip_horizontal = 0.5
+  config.ema_decay = 0.999
+  return base.variant(config, variant)

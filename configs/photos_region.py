@@ -1,0 +1,17 @@
+"""The report's 'Photos' generator (AlexNet-like) for arbitrary regions.
+
+python launch.py --config=configs/photos_region.py --config.data.path=FOLDER
+"""
+
+from ctx_encoder import config as base
+
+
+def get_config(variant: str = ""):
+  config = base.default()
+  config.name = "photos_region"
+  config.batch_size = 16
+  config.model.generator = "photos"
+  config.masks.kind = "random_region"
+  config.augment.flip_horizontal = 0.5
+  config.ema_decay = 0.999
+  return base.variant(config, variant)

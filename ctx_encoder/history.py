@@ -1,0 +1,80 @@
+"""The measurements of a run: metrics.jsonl, and TensorBoard where it is installed."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+class History:
+  """What was measured at which step, on disk and in memory.
+
+  Args:
+    workdir: folder of the run; lines go to `metrics.jsonl` in it.
+    up_to_step: lines of later steps are dropped. A run that is resumed makes those
+      steps again.
+    tensorboard: whether to write event files too, if TensorBoard is installed.
+  """
+
+  def __init__(self, workdir: Path, *, up_to_step: int = 0, tensorboard: bool = True):
+    self.path = Path(workdir) / "metrics.jsonl"
+    self.lines = [line for line in read(self.path) if line["step"] <= up_to_step]
+    new = self.path.with_suffix(".new")
+    new.write_text("".join(map(_encode, self.lines)))
+    new.replace(self.path)
+    self._file = self.path.open("a")
+    self._writer = _tensorboard_writer(workdir) if tensorboard else None
+
+  def append(self, line: Mapping[str, Any]) -> None:
+    """Adds one line; it must have "step"."""
+    self.lines.append(dict(line))
+    self._file.write(_encode(line))
+    self._file.flush()
+    if self._writer:
+      for name, value in line.items():
+        if name != "step":
+          self._writer.add_scalar(name, value, line["step"])
+
+  def validations(self) -> list[dict[str, Any]]:
+    """Returns the lines that hold a validation."""
+    return [line for line in self.lines if "eval/psnr_hole" in line]
+
+  def seconds(self) -> float:
+    """Returns the training time up to the last line."""
+    return self.lines[-1].get("seconds", 0.0) if self.lines else 0.0
+
+  def close(self) -> None:
+    self._file.close()
+    if self._writer:
+      self._writer.close()
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+  """Returns the lines of a metrics.jsonl; a last line that was cut off is left out."""
+  if not path.exists():
+    return []
+  lines = []
+  for text in path.read_text().splitlines():
+    try:
+      lines.append(json.loads(text))
+    except json.JSONDecodeError:
+      break
+  return lines
+
+
+def _encode(line: Mapping[str, Any]) -> str:
+  def plain(value):
+    if isinstance(value, float) and not math.isfinite(value):
+      return None  # JSON has no such numbers
+    return round(value, 6) if isinstance(value, float) else value
+
+  return json.dumps({name: plain(value) for name, value in line.items()}) + "\n"
+
+
+def _tensorboard_writer(workdir: Path):
+  try:
+    from tensorboard.summary import Writer
+  except ImportError:
+    return None
+  return Writer(str(workdir))

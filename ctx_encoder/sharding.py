@@ -1,0 +1,38 @@
+"""One batch over all devices of a process: state copied, examples split."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+
+def data_mesh() -> Mesh:
+  """Returns all devices along one axis, "data"."""
+  return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding of what every device holds a copy of."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def split(mesh: Mesh, axis: int = 0) -> NamedSharding:
+  """Returns the sharding of arrays whose `axis` is split over the devices."""
+  return NamedSharding(mesh, PartitionSpec(*(None,) * axis, "data"))
+
+
+def check_batch_size(mesh: Mesh, batch_size: int) -> None:
+  """Raises ValueError unless every device gets the same share."""
+  devices = int(np.prod(mesh.devices.shape))
+  if batch_size % devices:
+    nearest = max(1, round(batch_size / devices)) * devices
+    raise ValueError(
+      f"batch_size ({batch_size}) must be a multiple of the {devices} devices;"
+      f" nearest: {nearest}."
+    )
+
+
+def put(tree: Any, sharding: NamedSharding) -> Any:
+  """Moves arrays onto their devices."""
+  return jax.device_put(tree, sharding)

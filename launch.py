@@ -1,0 +1,48 @@
+"""Trains an inpainting network.
+
+  python launch.py --config=configs/photos_block.py:quick
+  python launch.py --config=configs/photos_block.py --config.data.path=photos/
+  python launch.py --config=configs/monet_center.py --config.masks.fill=mean
+
+Started again with the same work directory, a run goes on where it stopped. Every field
+of the configuration is a flag of its own; `ctx-encoder config` lists them.
+"""
+
+import os
+import pathlib
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts
+
+from absl import app, flags
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file(
+  "config", None, "Configuration file; append :quick for a run of a few minutes."
+)
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Folder of the run; runs/<name of the configuration> by default."
+)
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    sys.exit(f"launch.py: {argv[1]!r} is not a flag; see --help.")
+  config = _CONFIG.value
+  if config is None:
+    sys.exit("launch.py: which one? For example --config=configs/photos_block.py:quick")
+  workdir = pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / config.name)
+  # Imported here, so that --help and wrong flags answer at once.
+  import jax
+
+  from ctx_encoder import trainer
+
+  jax.config.update("jax_compilation_cache_dir", str(workdir.absolute() / "cache"))
+  try:
+    trainer.train(config, workdir)
+  except (ValueError, OSError, trainer.NonFiniteError) as error:
+    sys.exit(f"launch.py: {error}")
+
+
+if __name__ == "__main__":
+  app.run(main)
