@@ -159,7 +159,9 @@ class Checkpoints:
       except DamagedError as error:
         _LOG.warning("%s Using the one before; the next save removes it.", error)
         self._damaged.add(step)
-    raise DamagedError(self._directory, "none of its checkpoints is whole")
+    raise DamagedError(
+      self._directory, "none of its steps is whole; use another --workdir"
+    )
 
   def read_config(self, step: int | None = None) -> dict[str, Any]:
     """Returns the configuration saved with a step, by default the latest readable.
@@ -173,7 +175,9 @@ class Checkpoints:
     for step in self._latest_first():
       if (saved := self._find_record(step)) is not None:
         return saved["config"]
-    raise DamagedError(self._directory, "none of its checkpoints is whole")
+    raise DamagedError(
+      self._directory, "none of its steps is whole; use another --workdir"
+    )
 
   def wait(self) -> None:
     """Waits until the last save is finished; raises what it failed with."""

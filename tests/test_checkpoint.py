@@ -68,17 +68,6 @@ def assert_equal(actual, expected):
     np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
 
-def run_python(script, *args, **environment):
-  root = pathlib.Path(checkpoint.__file__).parents[1]
-  return subprocess.run(
-    [sys.executable, "-c", textwrap.dedent(script), *map(str, args)],
-    env={**os.environ, "PYTHONPATH": str(root), **environment},
-    capture_output=True,
-    text=True,
-    timeout=300,
-  )
-
-
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
   """A folder with checkpoints of steps 1 and 2. It is read only; see `copy`."""
@@ -157,41 +146,6 @@ class TestRestore:
     with pytest.raises(ValueError, match=r"step is int32\[\] in .*, absent in"):
       Checkpoints(saved).restore(state.replace(step=None))
 
-  def test_onto_eight_devices_and_back(self, tmp_path):
-    state = {"w": jnp.arange(48.0).reshape(16, 3), "b": jnp.ones(3)}
-    with Checkpoints(tmp_path) as checkpoints:
-      checkpoints.save(1, state, config={})
-    script = """
-      import sys
-      import jax
-      import numpy as np
-      from jax.sharding import NamedSharding, PartitionSpec
-      from ctx_encoder.checkpoint import Checkpoints
-
-      mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-      def target(*shape, spec):
-        sharding = NamedSharding(mesh, spec)
-        return jax.ShapeDtypeStruct(shape, np.float32, sharding=sharding)
-      with Checkpoints(sys.argv[1]) as checkpoints:
-        abstract = {
-          "w": target(16, 3, spec=PartitionSpec("data")),
-          "b": target(3, spec=PartitionSpec()),
-        }
-        state, _ = checkpoints.restore(abstract)
-        for name in state:
-          assert state[name].sharding == abstract[name].sharding
-          assert len(state[name].addressable_shards) == 8
-        assert state["w"].addressable_shards[3].data.shape == (2, 3)
-        np.testing.assert_array_equal(state["w"], np.arange(48).reshape(16, 3))
-        checkpoints.save(2, jax.jit(lambda s: {k: v + 1 for k, v in s.items()})(state),
-                         config={})
-    """
-    flags = "--xla_force_host_platform_device_count=8"
-    done = run_python(script, tmp_path, XLA_FLAGS=flags)
-    assert done.returncode == 0, done.stderr
-    restored, _ = Checkpoints(tmp_path).restore(state)
-    assert_equal(restored, jax.tree.map(lambda x: x + 1, state))
-
 
 class TestSave:
   def test_state_may_be_donated(self, tmp_path):
@@ -203,8 +157,8 @@ class TestSave:
 
     @jax.jit
     def make(seed):
-      keys = jax.random.split(jax.random.key(seed), 16)
-      return [jax.random.normal(key, (1024, 1024)) for key in keys]  # 64 MiB
+      keys = jax.random.split(jax.random.key(seed), 12)
+      return [jax.random.normal(key, (1024, 1024)) for key in keys]  # 48 MiB
 
     with Checkpoints(tmp_path) as checkpoints:
       for step in (1, 2):  # the second save finds the first one in progress
@@ -392,9 +346,9 @@ class TestDamage:
   def test_none_is_whole(self, copy):
     for step in ("1", "2"):
       remove(copy / step / "record.json")
-    with pytest.raises(DamagedError, match="none of its checkpoints is whole"):
+    with pytest.raises(DamagedError, match="none of its steps is whole"):
       Checkpoints(copy).restore(make_state())
-    with pytest.raises(DamagedError, match="none of its checkpoints is whole"):
+    with pytest.raises(DamagedError, match="none of its steps is whole"):
       Checkpoints(copy).read_config()
     assert Checkpoints(copy).best() is None
 
@@ -486,7 +440,14 @@ class TestFailure:
       checkpoints.save(3, {"x": jnp.zeros(8)}, config={})
       checkpoints.wait()
     """
-    done = run_python(script, copy)
+    root = pathlib.Path(checkpoint.__file__).parents[1]
+    done = subprocess.run(
+      [sys.executable, "-c", textwrap.dedent(script), str(copy)],
+      env={**os.environ, "PYTHONPATH": str(root)},
+      stderr=subprocess.PIPE,
+      text=True,
+      timeout=180,
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
     left = {path.name for path in copy.iterdir()} - {"1", "2"}
     assert len(left) == 1
