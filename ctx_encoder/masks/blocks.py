@@ -44,14 +44,11 @@ def random_block(
   """
   budget = raster.budget(max_area, size)
   low, high = raster.pixels(min_side, size), raster.pixels(max_side, size)
-  height_key, width_key, y_key, x_key = jax.random.split(key, 4)
-  height = jax.random.randint(height_key, (count,), low, high + 1)
-  width = jax.random.randint(width_key, (count,), low, high + 1)
-  height = jnp.minimum(height, budget)
-  width = jnp.minimum(width, budget // height)
-  # The upper bound is exclusive: + 1 lets a rectangle touch the last row and column.
-  top = jax.random.randint(y_key, (count,), 0, size - height + 1)
-  left = jax.random.randint(x_key, (count,), 0, size - width + 1)
+  bits = jax.random.bits(key, (4, count))
+  height = jnp.minimum(raster.integers(bits[0], low, high), budget)
+  width = jnp.minimum(raster.integers(bits[1], low, high), budget // height)
+  top = raster.integers(bits[2], 0, size - height)
+  left = raster.integers(bits[3], 0, size - width)
 
   def rectangle(part):
     top, left, height, width = part

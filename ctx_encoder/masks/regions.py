@@ -29,9 +29,9 @@ def region_noise(key: jax.Array, size: int, *, area: float = 0.25) -> jax.Array:
   cell = max(1, min(16, size // 4))
   weights = _bicubic_weights(size, cell)
   cells = weights.shape[1]
-  noise_key, offset_key = jax.random.split(key)
-  noise = jax.random.randint(noise_key, (cells, cells), 0, 256).astype(jnp.float32)
-  offset = jax.random.randint(offset_key, (2,), 0, cell)
+  bits = jax.random.bits(key, (cells * cells + 2,))
+  noise = raster.integers(bits[2:], 0, 255).astype(jnp.float32).reshape(cells, cells)
+  offset = raster.integers(bits[:2], 0, cell - 1)
   rows, columns = (
     jax.lax.dynamic_slice_in_dim(weights, offset[axis], size) for axis in (0, 1)
   )
@@ -61,8 +61,8 @@ def region_shapes(
     `[size, size, 1]` float32, never empty.
   """
   budget = raster.budget(max(max_area, 1 / size), size)
-  shape_key, area_key, place_key, turn_key, flip_key = jax.random.split(key, 5)
-  shape = shapes[jax.random.randint(shape_key, (), 0, shapes.shape[0]), :, :, 0] > 0
+  bits = jax.random.bits(key, (6,))
+  shape = shapes[raster.integers(bits[0], 0, shapes.shape[0] - 1), :, :, 0] > 0
   side = shape.shape[0]
   shape_y, shape_x = raster.coordinates(side)
   pixels = jnp.maximum(1, jnp.sum(shape))
@@ -72,13 +72,13 @@ def region_shapes(
   anchor = jnp.argmin(jnp.where(shape, distance, 2 * side**2))
 
   # From a pixel of the mask back to one of the silhouette, in integers of 1/1024.
-  area = jax.random.randint(area_key, (), (budget + 1) // 2, budget + 1)
+  area = raster.integers(bits[1], (budget + 1) // 2, budget)
   step = jnp.ceil(256 * jnp.sqrt(pixels / area)).astype(jnp.int32)
-  turn = jax.random.randint(turn_key, (), 0, raster.TURN)
+  turn = raster.integers(bits[2], 0, raster.TURN - 1)
   cos = (step * jnp.asarray(raster.COS)[turn] + 128) // 256
   sin = (step * jnp.asarray(raster.SIN)[turn] + 128) // 256
-  flip = 1 - 2 * jax.random.randint(flip_key, (), 0, 2)
-  place = jax.random.randint(place_key, (2,), size // 8, size - size // 8)
+  flip = 1 - 2 * raster.integers(bits[3], 0, 1)
+  place = raster.integers(bits[4:], size // 8, size - 1 - size // 8)
   y, x = raster.coordinates(size)
   y, x = y - place[0], (x - place[1]) * flip
   source_y = anchor // side + (cos * y + sin * x + raster.ONE // 2) // raster.ONE

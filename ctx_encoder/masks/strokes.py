@@ -34,28 +34,31 @@ def brush(
   budget = raster.budget(max_area, size)
   # A piece covers at most (thickness + 1) * (length + thickness + 1) pixels.
   widest = max(1, min(raster.pixels(width, size), math.isqrt(budget) - 1))
-  keys = jax.random.split(key, 5)
-  thickness = jax.random.randint(keys[0], (strokes,), (widest + 1) // 2, widest + 1)
-  position = jax.random.randint(keys[1], (2, strokes), 0, size)
-  direction = jax.random.randint(keys[2], (strokes,), 0, raster.TURN)
-  sharpest = raster.TURN // 6
-  turns = jax.random.randint(keys[3], (pieces, strokes), -sharpest, sharpest + 1)
+  bits = jax.random.bits(key, (4 + 2 * pieces, strokes))
+  thickness = raster.integers(bits[0], (widest + 1) // 2, widest)
+  direction = raster.integers(bits[1], 0, raster.TURN - 1)
+  position = raster.integers(bits[2:4], 0, size - 1)
+  turns, lengths = bits[4 : 4 + pieces], bits[4 + pieces :]
+  turns = raster.integers(turns, -(raster.TURN // 6), raster.TURN // 6)
   longest = max(1, size // 4)
-  lengths = jax.random.randint(keys[4], (pieces, strokes), longest // 4, longest + 1)
+  lengths = raster.integers(lengths, longest // 4, longest)
   fits = jnp.maximum(0, budget // (thickness + 1) - (thickness + 1))
   lengths = jnp.minimum(lengths, fits[None])
 
-  walk = []
-  for piece in range(pieces):
-    direction = direction + turns[piece]
-    ahead = position + _displacement(direction, lengths[piece])
+  def walk(state, piece):
+    position, direction = state
+    turn, length = piece
+    direction = direction + turn
+    ahead = position + _displacement(direction, length)
     beyond = (ahead < 0) | (ahead >= size)
     direction = jnp.where(beyond[0], -direction, direction)
     direction = jnp.where(beyond[1], raster.TURN // 2 - direction, direction)
-    direction %= raster.TURN
-    walk.append((*position, direction, lengths[piece], thickness))
-    position = (position + _displacement(direction, lengths[piece])).clip(0, size - 1)
-  parts = jax.tree.map(lambda *part: jnp.stack(part, axis=1).ravel(), *walk)
+    end = (position + _displacement(direction, length)).clip(0, size - 1)
+    return (end, direction), (*position, direction % raster.TURN, length, thickness)
+
+  _, parts = jax.lax.scan(walk, (position, direction), (turns, lengths))
+  # From [pieces, strokes] to one stroke after the other.
+  parts = jax.tree.map(lambda part: part.T.ravel(), parts)
 
   def capsule(part):
     start_y, start_x, direction, length, thickness = part
