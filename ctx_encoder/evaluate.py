@@ -12,6 +12,8 @@ from ctx_encoder import baselines, data, metrics, pixels
 EvalStep = Callable[..., tuple[dict[str, jax.Array], dict[str, jax.Array]]]
 Means = dict[str, float]
 
+MODEL = "this model"  # its row among those of the baselines
+
 
 def evaluate(
   eval_step: EvalStep,
@@ -47,16 +49,16 @@ def compare(
   *,
   batch_size: int,
 ) -> dict[str, Means]:
-  """Returns {system: metrics} of the generator ("this model") and of every baseline.
+  """Returns {system: metrics} of the generator (MODEL) and of every baseline.
 
   All complete the same images and holes. Baselines work on uint8 images, as they would
   in use.
   """
-  totals = {name: _Mean() for name in (*baselines.available(), "this model")}
+  totals = {name: _Mean() for name in (*baselines.available(), MODEL)}
   by_region = _jitted_metrics()
   for batch in data.validation_batches(examples, batch_size=batch_size):
     measured, images = eval_step(variables, _inputs(batch), key)
-    totals["this model"].add(measured, batch["weight"])
+    totals[MODEL].add(measured, batch["weight"])
     originals = np.asarray(pixels.to_uint8(images["original"]))
     masks = np.asarray(images["mask"][..., 0]) > 0
     for name, complete in baselines.available().items():

@@ -1,9 +1,6 @@
 """One batch over all devices of a process: state copied, examples split."""
 
-from typing import Any
-
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 
@@ -24,15 +21,9 @@ def split(mesh: Mesh, axis: int = 0) -> NamedSharding:
 
 def check_batch_size(mesh: Mesh, batch_size: int) -> None:
   """Raises ValueError unless every device gets the same share."""
-  devices = int(np.prod(mesh.devices.shape))
-  if batch_size % devices:
-    nearest = max(1, round(batch_size / devices)) * devices
+  if batch_size % mesh.size:
+    nearest = max(1, round(batch_size / mesh.size)) * mesh.size
     raise ValueError(
-      f"batch_size ({batch_size}) must be a multiple of the {devices} devices;"
+      f"batch_size ({batch_size}) must be a multiple of the {mesh.size} devices;"
       f" nearest: {nearest}."
     )
-
-
-def put(tree: Any, sharding: NamedSharding) -> Any:
-  """Moves arrays onto their devices."""
-  return jax.device_put(tree, sharding)

@@ -1,0 +1,58 @@
+"""The `ctx-encoder` command."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+  "data": "show what a source of images holds; download a TFDS data set",
+  "masks": "draw a gallery of the kinds of holes",
+  "augment": "write augmented copies of a folder of images",
+  "config": "list the fields of a configuration",
+}
+
+_USAGE = """usage: ctx-encoder COMMAND [options]
+
+{commands}
+
+`ctx-encoder COMMAND --help` explains a command and gives an example.
+Training is started with: python launch.py --config=configs/photos_block.py"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs one command; returns the exit code."""
+  name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+  if name not in COMMANDS:
+    asked = name in ("-h", "--help")
+    if not asked:
+      print(f"ctx-encoder: there is no command {name!r}.\n", file=sys.stderr)
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {summary}" for name, summary in COMMANDS.items()]
+    print(
+      _USAGE.format(commands="\n".join(lines)), file=sys.stdout if asked else sys.stderr
+    )
+    return 0 if asked else 2
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts
+  # Only the command that is called is imported: some need a second to load.
+  try:
+    command = importlib.import_module(f"ctx_encoder.commands.{name}")
+  except ModuleNotFoundError as error:
+    print(
+      f"ctx-encoder {name} needs {error.name}, which is not installed:"
+      " pip install 'ctx-encoder[train]'",
+      file=sys.stderr,
+    )
+    return 1
+  parser = argparse.ArgumentParser(
+    prog=f"ctx-encoder {name}",
+    description=command.__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  command.add_arguments(parser)
+  return command.run(parser.parse_args(rest))
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,1 @@
+"""One module for each subcommand of `ctx-encoder`: `add_arguments` and `run`."""
