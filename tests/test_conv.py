@@ -208,7 +208,6 @@ def test_transposed_convolution_with_the_kernel_as_it_is(padding, size):
   [
     "strided",
     "30_by_4",
-    "even_kernel_same",
     "covers_input",
     "patch_logit",
     "many_inputs",
@@ -265,7 +264,6 @@ def test_not_under_jit():
   "name",
   [
     "strided",
-    "even_kernel_same",
     "covers_input",
     "patch_logit",
     "many_inputs",
