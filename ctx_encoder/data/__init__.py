@@ -10,7 +10,7 @@ Nothing here touches the network unless `download` is asked for.
 
 from ctx_encoder.data.dataset import Data, Summary, load
 from ctx_encoder.data.examples import Examples
-from ctx_encoder.data.order import batch_indices
+from ctx_encoder.data.order import batch_indices, check_batch_size
 from ctx_encoder.data.pipeline import decode_all, train_batches, validation_batches
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
   "Examples",
   "Summary",
   "batch_indices",
+  "check_batch_size",
   "decode_all",
   "load",
   "train_batches",

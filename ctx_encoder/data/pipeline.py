@@ -1,8 +1,13 @@
 """Batches made in the background: by tf.data, or by threads where it is missing."""
 
+import atexit
 import collections
+import contextlib
+import functools
 import itertools
 import os
+import traceback
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -179,8 +184,31 @@ def _stream(
   """Yields the pictures that `plan(step)` names, for step from `start` to `stop`."""
   if stop is not None and start >= stop:
     return iter(())
-  make = _tf_stream if loader == "tf" else _thread_stream
-  return make(examples, plan, start, stop, fetch_one or examples.fetch_one)
+  arguments = (examples, plan, start, stop, fetch_one or examples.fetch_one)
+  if loader == "pillow":
+    return _thread_stream(*arguments)
+  stream = _tf_stream(*arguments)
+  _open_tf_streams().add(stream)
+  return stream
+
+
+@functools.cache
+def _open_tf_streams() -> weakref.WeakSet:
+  """Returns the streams to be closed before Python ends.
+
+  TensorFlow's threads call Python. One that does so while Python shuts down never
+  returns, and TensorFlow would wait for it.
+  """
+  find_tensorflow()  # its own exit functions are registered first, and so run later
+  streams = weakref.WeakSet()
+
+  def close() -> None:
+    for stream in list(streams):
+      with contextlib.suppress(ValueError):  # another thread is at work in it
+        stream.close()
+
+  atexit.register(close)
+  return streams
 
 
 def _tf_stream(examples, plan, start, stop, fetch_one) -> Iterator[Fetched]:
@@ -226,8 +254,13 @@ def _tf_stream(examples, plan, start, stop, fetch_one) -> Iterator[Fetched]:
   options.threading.max_intra_op_parallelism = 1
   try:
     yield from dataset.with_options(options).prefetch(2).as_numpy_iterator()
-  except tf.errors.OpError as error:
-    raise (failures[0] if failures else error) from None
+  except BaseException as error:
+    # Frames of a traceback would keep the iterator, and with it TensorFlow's threads,
+    # after a failure or Ctrl-C: see `_open_tf_streams`.
+    traceback.clear_frames(error.__traceback__)
+    if failures and isinstance(error, tf.errors.OpError):
+      raise failures[0] from None
+    raise
 
 
 def _thread_stream(examples, plan, start, stop, fetch_one) -> Iterator[Fetched]:

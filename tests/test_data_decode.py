@@ -1,0 +1,285 @@
+"""Every kind of picture becomes the right square of RGB, or is refused by name."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pictures import encode, noise, png
+from PIL import Image, ImageOps
+
+from ctx_encoder.data.decode import BadImage, decode, dimensions
+
+# Pillow warns about what it finds in damaged files, besides raising.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+
+
+def test_rgb_of_the_right_size_is_untouched():
+  pixels = noise(16, 16)
+  np.testing.assert_array_equal(decode(encode(pixels), 16), pixels)
+  np.testing.assert_array_equal(decode(pixels, 16), pixels)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
+def test_lossless_formats_agree(kind):
+  pixels = noise(16, 16)
+  np.testing.assert_array_equal(decode(encode(pixels, kind), 16), pixels)
+
+
+def test_webp():
+  pixels = noise(16, 16)
+  encoded = encode(pixels, "WEBP", lossless=True, exact=True)
+  np.testing.assert_array_equal(decode(encoded, 16), pixels)
+
+
+def test_jpeg_decodes_close_to_what_was_saved():
+  ramp = np.linspace(0, 255, 64).astype(np.uint8)
+  pixels = np.stack(np.broadcast_arrays(ramp, ramp[:, None], np.uint8(90)), -1)
+  decoded = decode(encode(pixels, "JPEG", quality=95), 64)
+  assert np.abs(decoded.astype(int) - pixels).mean() < 3
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 32), (32, 16), (16, 17), (17, 16)])
+def test_centre_is_kept(height, width):
+  pixels = noise(height, width)
+  top, left = (height - 16) // 2, (width - 16) // 2
+  decoded = decode(encode(pixels), 16)
+  if (height + width) % 2 == 0:  # otherwise the centre is between two pixels
+    np.testing.assert_array_equal(decoded, pixels[top : top + 16, left : left + 16])
+  assert decoded.shape == (16, 16, 3)
+  assert decoded.dtype == np.uint8
+
+
+def test_short_side_is_resized():
+  # Three vertical stripes in a wide picture: the square is the middle one.
+  pixels = np.zeros((64, 192, 3), np.uint8)
+  pixels[:, :64, 0] = pixels[:, 64:128, 1] = pixels[:, 128:, 2] = 200
+  decoded = decode(encode(pixels), 32)
+  np.testing.assert_array_equal(
+    decoded[:, 2:-2], np.broadcast_to([0, 200, 0], (32, 28, 3))
+  )
+
+
+def test_shrinking_is_antialiased():
+  checkers = np.indices((64, 64)).sum(0) % 2 * np.uint8(255)
+  decoded = decode(encode(checkers.astype(np.uint8)), 16)
+  assert np.abs(decoded[2:-2, 2:-2].astype(int) - 127).max() <= 8
+
+
+def test_small_pictures_are_enlarged():
+  assert decode(encode(noise(8, 8)), 32).shape == (32, 32, 3)
+
+
+def test_grey():
+  grey = noise(16, 16, channels=0)
+  np.testing.assert_array_equal(decode(encode(grey), 16), np.stack([grey] * 3, -1))
+
+
+def test_one_bit():
+  bits = noise(16, 16, channels=0) > 127
+  expected = np.stack([bits * np.uint8(255)] * 3, -1)
+  np.testing.assert_array_equal(decode(encode(Image.fromarray(bits)), 16), expected)
+
+
+def test_palette():
+  palette = noise(1, 256)[0]
+  indices = noise(16, 16, channels=0, seed=1)
+  image = Image.fromarray(indices).convert("P")
+  image.putdata(indices.ravel().tolist())
+  image.putpalette(palette.tobytes())
+  np.testing.assert_array_equal(decode(encode(image), 16), palette[indices])
+
+
+def test_palette_with_a_transparent_colour_is_put_on_white():
+  image = Image.new("P", (16, 16), 0)
+  image.putpalette([10, 20, 30, 40, 50, 60])
+  image.paste(1, (8, 0, 16, 16))
+  decoded = decode(encode(image, transparency=0), 16)
+  np.testing.assert_array_equal(decoded[0, 0], [255, 255, 255])
+  np.testing.assert_array_equal(decoded[0, 15], [40, 50, 60])
+
+
+def test_alpha_is_put_on_white():
+  pixels = noise(16, 16, channels=4)
+  alpha = pixels[..., 3:] / 255.0
+  expected = pixels[..., :3] * alpha + 255 * (1 - alpha)
+  assert np.abs(decode(encode(pixels), 16) - expected).max() <= 1
+
+
+def test_grey_with_alpha_is_put_on_white():
+  pixels = noise(16, 16, channels=2)
+  alpha = pixels[..., 1] / 255.0
+  expected = pixels[..., 0] * alpha + 255 * (1 - alpha)
+  decoded = decode(encode(Image.fromarray(pixels, "LA")), 16)
+  assert np.abs(decoded - expected[..., None]).max() <= 1
+
+
+def test_cmyk():
+  inks = noise(16, 16, channels=4)
+  expected = (255 - inks[..., :3].astype(float)) * (255 - inks[..., 3:]) / 255
+  decoded = decode(encode(Image.fromarray(inks, "CMYK"), "TIFF"), 16)
+  assert np.abs(decoded - expected).max() <= 1
+
+
+def test_cmyk_jpeg():
+  image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))  # red
+  decoded = decode(encode(image, "JPEG", quality=95), 16)
+  assert np.abs(decoded.astype(int) - [255, 0, 0]).max() <= 3
+
+
+def test_16_bit_grey_is_scaled():
+  wide = np.arange(0, 65536, 256, np.uint16).reshape(16, 16)
+  expected = np.round(wide / 257).astype(np.uint8)
+  for kind in ("PNG", "TIFF"):
+    decoded = decode(encode(wide, kind), 16)
+    np.testing.assert_array_equal(decoded, np.stack([expected] * 3, -1))
+
+
+def test_16_bit_colour_is_scaled():
+  wide = np.random.default_rng(0).integers(0, 65536, (16, 16, 3), np.uint16)
+  encoded = png(16, 16, 16, 2, [row.astype(">u2").tobytes() for row in wide])
+  assert np.abs(decode(encoded, 16) - wide / 257).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_32_bit_is_refused(mode):
+  with pytest.raises(BadImage, match="32-bit"):
+    decode(encode(Image.new(mode, (16, 16)), "TIFF"), 16)
+
+
+# How a viewer turns the stored pixels: the table in the EXIF standard (2.32, 4.6.4).
+UPRIGHT = {
+  1: lambda stored: stored,
+  2: lambda stored: stored[:, ::-1],
+  3: lambda stored: stored[::-1, ::-1],
+  4: lambda stored: stored[::-1],
+  5: lambda stored: stored.swapaxes(0, 1),
+  6: lambda stored: stored[::-1].swapaxes(0, 1),
+  7: lambda stored: stored[::-1, ::-1].swapaxes(0, 1),
+  8: lambda stored: stored[:, ::-1].swapaxes(0, 1),
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_exif_rotation(orientation, kind):
+  pixels = noise(16, 16)
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+  decoded = decode(encode(pixels, kind, exif=exif, **options), 16)
+  np.testing.assert_array_equal(decoded, UPRIGHT[orientation](pixels))
+
+
+def test_exif_rotation_of_a_jpeg():
+  pixels = np.zeros((16, 32, 3), np.uint8)
+  pixels[:, :16] = 255  # stored: white left half
+  exif = Image.Exif()
+  exif[0x0112] = 6  # shown: white upper half
+  decoded = decode(encode(pixels, "JPEG", exif=exif), 16).astype(int)
+  assert decoded[:6].min() > 200
+  assert decoded[-6:].max() < 55
+
+
+def test_broken_exif_loses_no_picture():
+  encoded = encode(noise(16, 16), "JPEG", exif=b"Exif\0\0garbage that is no TIFF")
+  assert decode(encoded, 16).shape == (16, 16, 3)
+
+
+def test_a_cameras_jpeg_is_decoded_small_without_harm(monkeypatch):
+  coarse = Image.fromarray(noise(40, 40)).resize((1600, 1600), Image.Resampling.BICUBIC)
+  encoded = encode(coarse, "JPEG", quality=90)
+  whole = Image.open(io.BytesIO(encoded)).resize((64, 64), Image.Resampling.BICUBIC)
+  sizes = []
+  fit = ImageOps.fit
+  monkeypatch.setattr(ImageOps, "fit", lambda i, *a: sizes.append(i.size) or fit(i, *a))
+  decoded = decode(encoded, 64)
+  assert sizes == [(200, 200)]  # 1/8, the smallest that is at least 3 x 64
+  assert np.abs(decoded.astype(int) - np.asarray(whole)).mean() < 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 7)])
+def test_tiny_pictures_are_refused(size):
+  with pytest.raises(BadImage, match=f"{size[0]}x{size[1]} pixels, a side below 8"):
+    decode(encode(Image.new("RGB", size)), 16)
+
+
+@pytest.mark.parametrize(
+  ("data", "reason"),
+  [
+    (b"", "empty file"),
+    (b"<html></html>", "not a picture"),
+    (b"\xff\xd8\xff", "cannot be decoded"),
+  ],
+)
+def test_what_is_no_picture_is_refused(data, reason):
+  with pytest.raises(BadImage, match=reason):
+    decode(data, 16)
+  with pytest.raises(BadImage, match=reason):
+    dimensions(data)
+
+
+def test_bomb_is_refused_before_decoding():
+  # 60000 x 60000 announced, 3 rows there: decoding it would ask for 10 GiB.
+  bomb = png(60000, 60000, 8, 2, [bytes(180000)] * 3)
+  assert dimensions(bomb) == (60000, 60000)
+  with pytest.raises(BadImage, match="60000x60000 pixels, above max_pixels=100000000"):
+    decode(bomb, 16)
+
+
+def test_max_pixels_is_the_last_number_allowed():
+  encoded = encode(noise(20, 30))
+  assert decode(encoded, 16, max_pixels=600).shape == (16, 16, 3)
+  with pytest.raises(BadImage, match="30x20 pixels, above max_pixels=599"):
+    decode(encoded, 16, max_pixels=599)
+
+
+def test_max_pixels_alone_decides(monkeypatch):
+  # Pillow's own limit would warn above it, and refuse above twice as much.
+  monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+  assert decode(encode(noise(20, 30)), 16, max_pixels=600).shape == (16, 16, 3)
+
+
+KINDS = {
+  "jpeg": encode(noise(24, 32), "JPEG"),
+  "progressive": encode(noise(24, 32), "JPEG", progressive=True),
+  "png": encode(noise(24, 32)),
+  "webp": encode(noise(24, 32), "WEBP"),
+  "bmp": encode(noise(24, 32), "BMP"),
+  "tiff": encode(noise(24, 32), "TIFF"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=60, deadline=None)
+@given(share=st.floats(0, 1, exclude_max=True))
+def test_truncated_pictures_are_whole_or_refused(kind, share):
+  encoded = KINDS[kind]
+  whole = decode(encoded, 16)
+  try:
+    decoded = decode(encoded[: int(share * len(encoded))], 16)
+  except BadImage:
+    return
+  np.testing.assert_array_equal(decoded, whole)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_half_a_picture_is_refused(kind):
+  with pytest.raises(BadImage):
+    decode(KINDS[kind][: len(KINDS[kind]) // 2], 16)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "bmp"])
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_damage_never_raises_anything_else(kind, data):
+  damaged = bytearray(KINDS[kind])
+  for _ in range(4):
+    at = data.draw(st.integers(0, min(len(damaged), 200) - 1))
+    damaged[at] = data.draw(st.integers(0, 255))
+  try:
+    decoded = decode(bytes(damaged), 16, max_pixels=10_000)
+  except BadImage:
+    return
+  assert decoded.shape == (16, 16, 3)

@@ -1,0 +1,377 @@
+"""Folders, TFRecords, TFDS and the embedded photographs, without a network."""
+
+import os
+import socket
+import struct
+
+import numpy as np
+import pytest
+from pictures import encode, fill_folder, noise
+from PIL import Image
+
+from ctx_encoder.data import load, samples
+from ctx_encoder.data.decode import decode
+from ctx_encoder.data.sources import open_source
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+  def refuse(*args, **kwargs):
+    raise AssertionError(f"the network was asked for {args}")
+
+  monkeypatch.setattr(socket.socket, "connect", refuse)
+  monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture(scope="module")
+def tf():
+  return pytest.importorskip("tensorflow")
+
+
+# Folders
+
+
+def test_folder_lists_nested_pictures_by_relative_name(tmp_path):
+  fill_folder(tmp_path / "b", 2)
+  fill_folder(tmp_path / "a" / "deep", 1)
+  (tmp_path / "TOP.JPG").write_bytes(encode(noise(16, 16), "JPEG"))
+  (tmp_path / "x.webp").write_bytes(encode(noise(16, 16), "WEBP"))
+  (tmp_path / "notes.txt").write_text("no picture")
+  (tmp_path / "._x.webp").write_bytes(b"what macOS leaves behind")
+  fill_folder(tmp_path / ".thumbnails", 1)
+  source = open_source(path=str(tmp_path))
+  assert source.kind == "folder"
+  assert source.names == [
+    "TOP.JPG",
+    "a/deep/picture000.png",
+    "b/picture000.png",
+    "b/picture001.png",
+    "x.webp",
+  ]
+  assert source.read(3) == (tmp_path / "b" / "picture001.png").read_bytes()
+  assert source.skipped == {}
+
+
+def test_folder_reports_what_is_no_file(tmp_path):
+  fill_folder(tmp_path, 1)
+  (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+  os.mkfifo(tmp_path / "pipe.png")  # reading it would wait for ever
+  source = open_source(path=str(tmp_path))
+  assert source.names == ["picture000.png"]
+  assert set(source.skipped) == {"gone.png", "pipe.png"}
+
+
+def test_folder_without_pictures_says_what_it_looked_for(tmp_path):
+  (tmp_path / "notes.txt").write_text("no picture")
+  with pytest.raises(ValueError, match=r"No images in .*\.jpg.*found 1 other files"):
+    load(path=str(tmp_path))
+
+
+def test_a_file_in_place_of_a_folder(tmp_path):
+  fill_folder(tmp_path, 1)
+  with pytest.raises(ValueError, match="is a file: give the folder"):
+    load(path=str(tmp_path / "picture000.png"))
+
+
+@pytest.mark.parametrize(
+  "path", ["./photos", "/nowhere/photos", "a/b/c", "Photos", "~/x"]
+)
+def test_missing_path(path, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(FileNotFoundError, match=r"nothing at .*data\.path"):
+    load(path=path)
+
+
+@pytest.mark.parametrize("source", ["folder", "tfrecord"])
+def test_missing_path_of_a_named_source(source, tmp_path):
+  with pytest.raises(FileNotFoundError, match="nothing at"):
+    load(source=source, path=str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("source", ["folder", "tfrecord", "tfds"])
+def test_a_source_that_needs_a_path(source):
+  with pytest.raises(ValueError, match=r"needs data\.path"):
+    load(source=source)
+
+
+def test_unknown_source(tmp_path):
+  with pytest.raises(ValueError, match="must be auto, samples, folder"):
+    load(source="zip", path=str(tmp_path))
+
+
+# TFRecords
+
+
+def example(tf, **features):
+  def feature(value):
+    if isinstance(value, int):
+      return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+  features = {name: feature(value) for name, value in features.items()}
+  record = tf.train.Example(features=tf.train.Features(feature=features))
+  return record.SerializeToString()
+
+
+def write_records(tf, path, records):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with tf.io.TFRecordWriter(str(path)) as writer:
+    for record in records:
+      writer.write(record)
+
+
+@pytest.fixture
+def kaggle(tf, tmp_path):
+  """Two files as Kaggle has them; returns the folder and {name: pixels}."""
+  pictures = {f"{number:010x}": noise(16, 16, seed=number) for number in range(7)}
+  records = [
+    example(tf, image_name=name.encode(), image=encode(pixels), target=b"monet")
+    for name, pixels in pictures.items()
+  ]
+  write_records(tf, tmp_path / "monet_tfrec" / "monet00-4.tfrec", records[:4])
+  write_records(tf, tmp_path / "monet_tfrec" / "monet04-3.tfrec", records[4:])
+  return tmp_path / "monet_tfrec", pictures
+
+
+def test_kaggle_tfrecords(kaggle):
+  folder, pictures = kaggle
+  source = open_source(path=str(folder))
+  assert source.kind == "tfrecord"
+  assert source.names == sorted(pictures)
+  for position, name in enumerate(source.names):
+    np.testing.assert_array_equal(decode(source.read(position), 16), pictures[name])
+
+
+def test_one_tfrecord_file(kaggle):
+  folder, pictures = kaggle
+  source = open_source(path=str(folder / "monet04-3.tfrec"))
+  assert source.names == sorted(pictures)[4:]
+
+
+@pytest.mark.parametrize("cut", [1, 5, 50])
+def test_whole_records_of_a_truncated_file_are_kept(kaggle, cut):
+  folder, pictures = kaggle
+  file = folder / "monet04-3.tfrec"
+  file.write_bytes(file.read_bytes()[:-cut])
+  source = open_source(path=str(folder))
+  assert source.names == sorted(pictures)[:6]
+  assert source.skipped == {
+    "monet04-3.tfrec": "truncated or damaged after 2 whole records"
+  }
+
+
+def test_damaged_record_ends_its_file(kaggle):
+  folder, pictures = kaggle
+  file = folder / "monet00-4.tfrec"
+  data = bytearray(file.read_bytes())
+  (length,) = struct.unpack("<Q", data[:8])
+  data[16 + length + 40] ^= 0xFF  # within the second record: its checksum is wrong now
+  file.write_bytes(data)
+  source = open_source(path=str(folder))
+  assert source.names == [sorted(pictures)[0], *sorted(pictures)[4:]]
+  assert list(source.skipped) == ["monet00-4.tfrec"]
+
+
+def test_records_without_names_are_named_by_their_place(tf, tmp_path):
+  records = [example(tf, **{"image/encoded": encode(noise(16, 16))})] * 2
+  write_records(tf, tmp_path / "deep" / "a.tfrecord-00000-of-00001", records)
+  source = open_source("tfrecord", str(tmp_path))
+  assert source.names == [
+    "deep/a.tfrecord-00000-of-00001/00000",
+    "deep/a.tfrecord-00000-of-00001/00001",
+  ]
+
+
+def test_names_that_come_twice_are_told_apart(tf, tmp_path):
+  records = [
+    example(tf, image_name=b"same", image=encode(noise(16, 16, seed=seed)))
+    for seed in range(3)
+  ]
+  write_records(tf, tmp_path / "a.tfrec", records)
+  source = open_source(path=str(tmp_path))
+  assert source.names == ["same", "same#2", "same#3"]
+  assert len({bytes(source.read(position)) for position in range(3)}) == 3
+
+
+def test_records_without_a_picture(tf, tmp_path):
+  records = [
+    example(tf, image_name=b"good", image=encode(noise(16, 16))),
+    example(tf, image_name=b"bad", target=b"monet"),
+  ]
+  write_records(tf, tmp_path / "a.tfrec", records)
+  assert open_source(path=str(tmp_path)).skipped == {
+    "bad": "no picture in image or image/encoded"
+  }
+  write_records(tf, tmp_path / "a.tfrec", [example(tf, label=3, text=b"x")])
+  with pytest.raises(ValueError, match="found label, text"):
+    open_source(path=str(tmp_path))
+
+
+def test_no_tfrecords(tmp_path):
+  fill_folder(tmp_path, 1)
+  with pytest.raises(ValueError, match="No TFRecord files"):
+    open_source("tfrecord", str(tmp_path))
+
+
+def test_empty_tfrecord(tmp_path, tf):
+  (tmp_path / "a.tfrec").write_bytes(b"")
+  with pytest.raises(ValueError, match="No pictures in the TFRecords"):
+    open_source(path=str(tmp_path))
+
+
+# TFDS
+
+
+@pytest.fixture(scope="module")
+def tiny_tfds(tmp_path_factory):
+  """Builds a data set of 6 pictures in 2 splits, as TFDS would after a download."""
+  tfds = pytest.importorskip("tensorflow_datasets")
+
+  class TinyPaintings(tfds.core.GeneratorBasedBuilder):
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+      features = {"label": tfds.features.Text(), "painting": tfds.features.Image()}
+      features = tfds.features.FeaturesDict(features)
+      return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def _split_generators(self, dl_manager):
+      return {"trainA": self._generate_examples(4), "testA": self._generate_examples(2)}
+
+    def _generate_examples(self, count):
+      for number in range(count):
+        yield number, {"label": "x", "painting": noise(16, 16, seed=number)}
+
+  data_dir = tmp_path_factory.mktemp("tfds")
+  TinyPaintings(data_dir=data_dir).download_and_prepare()
+  return data_dir
+
+
+def test_tfds(tiny_tfds):
+  source = open_source(path="tiny_paintings", split="trainA", data_dir=str(tiny_tfds))
+  assert source.kind == "tfds"
+  assert len(source.names) == 4
+  assert source.names[0] == "tiny_paintings-trainA.tfrecord-00000-of-00001/00000"
+  decoded = {decode(source.read(position), 16).tobytes() for position in range(4)}
+  assert decoded == {noise(16, 16, seed=seed).tobytes() for seed in range(4)}
+
+
+def test_tfds_part_of_a_split_keeps_the_names(tiny_tfds):
+  def names(split):
+    return open_source(
+      "tfds", "tiny_paintings", split=split, data_dir=str(tiny_tfds)
+    ).names
+
+  assert names("trainA[50%:]") == names("trainA")[2:]
+  assert len(names("trainA+testA")) == 6
+
+
+def test_tfds_version_in_the_name(tiny_tfds):
+  name = "tiny_paintings:1.0.0"
+  source = open_source(path=name, split="testA", data_dir=str(tiny_tfds))
+  assert len(source.names) == 2
+
+
+def test_tfds_unknown_split_names_those_there_are(tiny_tfds):
+  with pytest.raises(ValueError, match=r"no split 'train'.*testA, trainA"):
+    open_source("tfds", "tiny_paintings", data_dir=str(tiny_tfds))
+
+
+def test_tfds_is_not_downloaded_unless_asked(tmp_path):
+  pytest.importorskip("tensorflow_datasets")
+  with pytest.raises(FileNotFoundError, match=r"cycle_gan/monet2photo.*--download"):
+    load(path="cycle_gan/monet2photo", data_dir=str(tmp_path))
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_tfds_download_prepares_what_needs_no_network(tiny_tfds, tmp_path):
+  source = open_source(
+    "tfds", "tiny_paintings", split="testA", data_dir=str(tmp_path), download=True
+  )
+  assert len(source.names) == 2
+
+
+def test_tfds_download_of_an_unknown_name(tmp_path):
+  pytest.importorskip("tensorflow_datasets")
+  with pytest.raises(ValueError, match="TFDS knows no data set 'no_such_data_set'"):
+    load(path="no_such_data_set", data_dir=str(tmp_path), download=True)
+
+
+# The embedded photographs
+
+
+@pytest.fixture(scope="module")
+def crops():
+  pytest.importorskip("skimage")
+  return samples.crops()
+
+
+def test_all_photographs_are_there(crops):
+  found, missing = crops
+  assert missing == {}
+  assert {photograph for photograph, _ in found.values()} == set(samples.PHOTOGRAPHS)
+
+
+def test_photographs_are_those_of_scikit_image():
+  from skimage import data
+
+  np.testing.assert_array_equal(samples.pixels("chelsea"), data.chelsea())
+  left, _, _ = data.stereo_motorcycle()
+  np.testing.assert_array_equal(samples.pixels("motorcycle"), left)
+
+
+def test_there_are_enough_crops(crops):
+  found, _ = crops
+  validation = sum("/validation/" in name for name in found)
+  assert len(found) - validation >= 500
+  assert validation >= 100
+
+
+def test_training_and_validation_crops_share_no_pixel(crops):
+  found, _ = crops
+  for photograph in samples.PHOTOGRAPHS:
+    height, width, _ = samples.pixels(photograph).shape
+    seen = {split: np.zeros((height, width), bool) for split in ("train", "validation")}
+    for name, (of, box) in found.items():
+      if of != photograph:
+        continue
+      assert 0 <= box.left <= width - box.side
+      assert 0 <= box.top <= height - box.side
+      bottom, right = box.top + box.side, box.left + box.side
+      seen[name.split("/")[1]][box.top : bottom, box.left : right] = True
+    assert seen["train"].any()
+    assert seen["validation"].any()
+    assert not np.any(seen["train"] & seen["validation"])
+
+
+def test_crops_are_the_pixels_their_names_say(crops):
+  data = load(source="samples", image_size=32, loader="pillow")
+  assert data.summary.notice == ""
+  for examples, split in ((data.train, "train"), (data.validation, "validation")):
+    assert all(f"/{split}/" in name for name in examples.names)
+    index = len(examples) // 2
+    photograph, box = crops[0][examples.names[index]]
+    bottom, right = box.top + box.side, box.left + box.side
+    crop = samples.pixels(photograph)[box.top : bottom, box.left : right]
+    expected = Image.fromarray(crop).resize((32, 32), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(examples.images[index], np.asarray(expected))
+
+
+def test_nothing_configured_gives_the_photographs_and_a_notice():
+  data = load(max_images=40, image_size=16, loader="pillow")
+  assert data.summary.source == "samples"
+  assert "No data is configured" in data.summary.notice
+  assert "cycle_gan/monet2photo" in data.summary.notice
+
+
+def test_photographs_without_scikit_image(monkeypatch):
+  samples.pixels.cache_clear()
+  monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+  with pytest.raises(ModuleNotFoundError, match="pip install scikit-image"):
+    load(loader="pillow")
+
+
+def test_photographs_that_are_not_installed_are_reported(monkeypatch):
+  monkeypatch.setitem(samples.PHOTOGRAPHS, "unicorn", "unicorn.png")
+  source = open_source()
+  assert source.skipped == {"unicorn": "not shipped with this version of scikit-image"}
