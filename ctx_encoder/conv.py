@@ -232,9 +232,11 @@ def space_to_depth(x: jax.Array, block: int) -> jax.Array:
   return x.reshape(n, h // block, w // block, block * block * c, *rest)
 
 
-# Channel counts at which XLA's convolution is overtaken by a matrix product.
+# Where XLA's convolutions and matrix products overtake each other: input channels of a
+# forward pass, output channels and taps of a kernel's gradient.
 _MANY_INPUTS = 256
 _FEW_OUTPUTS = 16
+_MANY_TAPS = 16
 
 
 @jax.custom_vjp
@@ -266,6 +268,9 @@ def _conv_valid_backward(residuals, g):
   dx = _stock_conv(
     g, _transposed(kernel), stride=1, pads=((kh - 1, kh - 1), (kw - 1, kw - 1))
   )
+  if kh * kw > _MANY_TAPS:
+    stock = functools.partial(_stock_conv, x, stride=1, pads=((0, 0), (0, 0)))
+    return dx, jax.vjp(stock, kernel)[1](g)[0]
   h, w = g.shape[1:3]
   pixels = (((0, 1, 2), (0, 1, 2)), ((), ()))
   taps = [(i, j) for i in range(kh) for j in range(kw)]

@@ -25,6 +25,9 @@ from ctx_encoder.step import make_eval_step
 
 Say = Callable[[str], None]
 
+# For what runs once: compiling it well would take many times as long as running it.
+_RUNS_ONCE = {"xla_backend_optimization_level": 0}
+
 
 class NonFiniteError(RuntimeError):
   """A loss became infinite or not a number."""
@@ -84,6 +87,7 @@ def train(config: ConfigDict, workdir: str | Path, *, say: Say = print) -> Outco
   create = jax.jit(
     lambda: run.init(config.seed, average=config.ema_decay > 0),
     out_shardings=sharding.replicated(mesh),
+    compiler_options=_RUNS_ONCE,
   )
 
   def restore(step: int | None = None) -> TrainState:

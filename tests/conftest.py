@@ -2,8 +2,11 @@
 
 import os
 
-# Before JAX starts: deterministic, quiet, on the CPU.
+# Before JAX starts: on the CPU, and compiled in a hurry, which is what tests wait for.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = " ".join(
+  [os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=0"]
+).strip()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import jax
