@@ -211,6 +211,13 @@ def test_nothing_can_be_decoded(tmp_path, loader):
     next(train_batches(data.train, batch_size=2, seed=0))
 
 
+def test_decode_all_of_what_is_in_memory(folder):
+  examples = open_folder(folder).train
+  ((images, positions),) = decode_all(examples)
+  np.testing.assert_array_equal(images, examples.images)
+  np.testing.assert_array_equal(positions, np.arange(len(examples)))
+
+
 @pytest.mark.parametrize("loader", LOADERS)
 def test_files_that_vanish_are_skipped(tmp_path, loader):
   names = fill_folder(tmp_path, 40)

@@ -9,9 +9,10 @@ import numpy as np
 
 from ctx_encoder.data.decode import MAX_PIXELS
 from ctx_encoder.data.examples import Examples
-from ctx_encoder.data.pipeline import decode_all, resolve_loader
+from ctx_encoder.data.pipeline import decode_all
 from ctx_encoder.data.sources import open_source
 from ctx_encoder.data.split import example_ids, subset, validation_mask
+from ctx_encoder.data.streams import resolve_loader
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

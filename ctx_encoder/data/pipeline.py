@@ -1,24 +1,14 @@
-"""Batches made in the background: by tf.data, or by threads where it is missing."""
+"""Batches for training and validation, as functions of the step."""
 
-import atexit
-import collections
-import contextlib
-import functools
-import itertools
-import os
-import traceback
-import weakref
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 
 import numpy as np
 
 from ctx_encoder.data.examples import Examples
 from ctx_encoder.data.order import batch_indices, check_batch_size
-from ctx_encoder.data.tensorflow_import import find_tensorflow
+from ctx_encoder.data.streams import Fetched, resolve_loader, stream
 
 Batch = dict[str, np.ndarray]
-Fetched = tuple[np.ndarray, np.ndarray]  # uint8 [K, S, S, 3], positions int32 [K]
 
 
 def train_batches(
@@ -53,12 +43,13 @@ def train_batches(
   """
   check_batch_size(len(examples), batch_size)
   mine = _process_slice(batch_size, process_index, process_count)
+  chosen = examples.loader if loader == "auto" else resolve_loader(loader)
 
   def plan(step: int) -> np.ndarray:
     return batch_indices(len(examples), batch_size, seed, step)[mine]
 
   def batches() -> Iterator[Batch]:
-    steps = _stream(examples, plan, start_step, None, _loader(examples, loader))
+    steps = stream(examples, plan, start=start_step, loader=chosen)
     for images, positions in steps:
       yield {"image": images, "index": examples.ids[positions]}
 
@@ -91,6 +82,7 @@ def validation_batches(
     ValueError: the batch cannot be shared by the processes.
   """
   mine = _process_slice(batch_size, process_index, process_count)
+  chosen = examples.loader if loader == "auto" else resolve_loader(loader)
   num_steps = -(-len(examples) // batch_size)
 
   def wanted(step: int) -> np.ndarray:
@@ -100,7 +92,7 @@ def validation_batches(
     return np.minimum(wanted(step), len(examples) - 1).astype(np.int32)
 
   def batches() -> Iterator[Batch]:
-    steps = _stream(examples, plan, 0, num_steps, _loader(examples, loader))
+    steps = stream(examples, plan, stop=num_steps, loader=chosen)
     for step, (images, positions) in enumerate(steps):
       # Filling repeats the last example, so that it stands where it does not belong.
       weight = (positions == wanted(step)).astype(np.float32)
@@ -120,6 +112,9 @@ def decode_all(examples: Examples, chunk: int = 64) -> Iterator[Fetched]:
   """
   from tqdm import tqdm
 
+  if examples.images is not None:
+    yield examples.images, np.arange(len(examples), dtype=np.int32)
+    return
   blank = np.zeros((examples.image_size, examples.image_size, 3), np.uint8)
 
   def fetch_one(index: int) -> tuple[np.ndarray, int]:
@@ -130,7 +125,9 @@ def decode_all(examples: Examples, chunk: int = 64) -> Iterator[Fetched]:
     return np.arange(step * chunk, (step + 1) * chunk, dtype=np.int32)
 
   num_steps = -(-len(examples) // chunk)
-  stream = _stream(examples, plan, 0, num_steps, examples.loader, fetch_one)
+  chunks = stream(
+    examples, plan, stop=num_steps, loader=examples.loader, fetch_one=fetch_one
+  )
   with tqdm(
     total=len(examples),
     desc="Decoding",
@@ -139,28 +136,10 @@ def decode_all(examples: Examples, chunk: int = 64) -> Iterator[Fetched]:
     disable=None,
     leave=False,
   ) as progress:
-    for images, positions in stream:
+    for images, positions in chunks:
       good = positions >= 0
       yield images[good], positions[good]
       progress.update(min(chunk, len(examples) - progress.n))
-
-
-def resolve_loader(loader: str) -> str:
-  """Returns tf or pillow; raises ValueError for tf where it is not installed."""
-  if loader not in ("auto", "tf", "pillow"):
-    raise ValueError(f"data.loader must be auto, tf or pillow, not {loader!r}.")
-  if loader == "tf" and find_tensorflow() is None:
-    raise ValueError(
-      "data.loader=tf needs TensorFlow: pip install tensorflow-cpu, or use"
-      " data.loader=pillow."
-    )
-  if loader == "auto":
-    return "pillow" if find_tensorflow() is None else "tf"
-  return loader
-
-
-def _loader(examples: Examples, loader: str) -> str:
-  return examples.loader if loader == "auto" else resolve_loader(loader)
 
 
 def _process_slice(batch_size: int, index: int, count: int) -> slice:
@@ -171,117 +150,3 @@ def _process_slice(batch_size: int, index: int, count: int) -> slice:
     )
   local = batch_size // count
   return slice(index * local, (index + 1) * local)
-
-
-def _stream(
-  examples: Examples,
-  plan: Callable[[int], np.ndarray],
-  start: int,
-  stop: int | None,
-  loader: str,
-  fetch_one: Callable[[int], tuple[np.ndarray, int]] | None = None,
-) -> Iterator[Fetched]:
-  """Yields the pictures that `plan(step)` names, for step from `start` to `stop`."""
-  if stop is not None and start >= stop:
-    return iter(())
-  arguments = (examples, plan, start, stop, fetch_one or examples.fetch_one)
-  if loader == "pillow":
-    return _thread_stream(*arguments)
-  stream = _tf_stream(*arguments)
-  _open_tf_streams().add(stream)
-  return stream
-
-
-@functools.cache
-def _open_tf_streams() -> weakref.WeakSet:
-  """Returns the streams to be closed before Python ends.
-
-  TensorFlow's threads call Python. One that does so while Python shuts down never
-  returns, and TensorFlow would wait for it.
-  """
-  find_tensorflow()  # its own exit functions are registered first, and so run later
-  streams = weakref.WeakSet()
-
-  def close() -> None:
-    for stream in list(streams):
-      with contextlib.suppress(ValueError):  # another thread is at work in it
-        stream.close()
-
-  atexit.register(close)
-  return streams
-
-
-def _tf_stream(examples, plan, start, stop, fetch_one) -> Iterator[Fetched]:
-  """Reads and decodes one picture a call, in parallel and in order, then batches."""
-  tf = find_tensorflow()
-  shape = (examples.image_size, examples.image_size, 3)
-  batch_size = len(plan(start))
-  failures: list[Exception] = []
-
-  def python(function, types):
-    """Wraps a Python function; its exception shall not drown in TensorFlow's."""
-
-    def call(argument):
-      try:
-        return function(argument)
-      except Exception as error:
-        failures.append(error)
-        raise
-
-    return lambda argument: tf.numpy_function(call, [argument], types)
-
-  def indices(step):
-    return tf.ensure_shape(python(lambda s: plan(int(s)), tf.int32)(step), [batch_size])
-
-  def picture(index):
-    def fetch(i):
-      image, position = fetch_one(int(i))
-      return image, np.int32(position)
-
-    image, position = python(fetch, (tf.uint8, tf.int32))(index)
-    return tf.ensure_shape(image, shape), tf.ensure_shape(position, [])
-
-  last = np.iinfo(np.int64).max if stop is None else stop
-  dataset = tf.data.Dataset.range(start, last).map(indices)
-  if examples.images is not None:
-    dataset = dataset.map(python(examples.fetch, (tf.uint8, tf.int32)))
-  else:
-    dataset = dataset.unbatch().map(picture, num_parallel_calls=tf.data.AUTOTUNE)
-    dataset = dataset.batch(batch_size)
-  options = tf.data.Options()
-  options.deterministic = True
-  options.threading.private_threadpool_size = os.cpu_count() or 1
-  options.threading.max_intra_op_parallelism = 1
-  try:
-    yield from dataset.with_options(options).prefetch(2).as_numpy_iterator()
-  except BaseException as error:
-    # Frames of a traceback would keep the iterator, and with it TensorFlow's threads,
-    # after a failure or Ctrl-C: see `_open_tf_streams`.
-    traceback.clear_frames(error.__traceback__)
-    if failures and isinstance(error, tf.errors.OpError):
-      raise failures[0] from None
-    raise
-
-
-def _thread_stream(examples, plan, start, stop, fetch_one) -> Iterator[Fetched]:
-  """Does the same with threads, a batch each: the decoder releases Python's lock."""
-
-  def produce(step: int) -> Fetched:
-    if examples.images is not None:
-      return examples.fetch(plan(step))
-    images, positions = zip(*map(fetch_one, map(int, plan(step))), strict=True)
-    return np.stack(images), np.array(positions, np.int32)
-
-  workers = min(os.cpu_count() or 1, 8)
-  steps = itertools.count(start) if stop is None else range(start, stop)
-  pool = ThreadPoolExecutor(workers, thread_name_prefix="data")
-  ahead = collections.deque()
-  try:
-    for step in steps:
-      ahead.append(pool.submit(produce, step))
-      if len(ahead) > workers:
-        yield ahead.popleft().result()
-    while ahead:
-      yield ahead.popleft().result()
-  finally:
-    pool.shutdown(cancel_futures=True)
