@@ -1,0 +1,401 @@
+"""The networks' parts, sizes, dropout, noise, precision and receptive field."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from ctx_encoder.models import (
+  GENERATORS,
+  PatchGAN,
+  Settings,
+  Stage,
+  bottleneck,
+  encoder,
+  layers,
+  patchgan,
+  probabilities,
+  receptive_field,
+)
+
+BOTTLENECKS = ("dense", "conv", "channelwise")
+NARROW = Settings(width=1 / 32)
+
+
+def example_keys(count, seed=0):
+  return jax.random.split(jax.random.key(seed), count)
+
+
+def shapes_of(module, *shape, **kwargs):
+  """Returns the shapes and types of a module's variables and output."""
+  x = jax.ShapeDtypeStruct(shape, jnp.float32)
+  init = functools.partial(module.init_with_output, **kwargs)
+  output, variables = jax.eval_shape(init, jax.random.key(0), x)
+  return variables, output
+
+
+def random_variables(module, *shape, seed=0, **kwargs):
+  """Variables for an input of the shape, drawn by NumPy: nothing to compile."""
+  rng = np.random.default_rng(seed)
+
+  def draw(path, leaf):
+    name = path[-1].key
+    if name == "kernel":  # about the square root of the number of products summed
+      return rng.normal(0, math.prod(leaf.shape[:-1]) ** -0.5, leaf.shape)
+    if name in ("scale", "var"):
+      return rng.uniform(0.5, 1.5, leaf.shape)
+    return rng.normal(0, 0.2, leaf.shape)
+
+  variables, _ = shapes_of(module, *shape, **kwargs)
+  variables = jax.tree_util.tree_map_with_path(draw, variables)
+  return jax.tree.map(jnp.float32, variables)
+
+
+def fresh_variables(module, *shape):
+  key = jax.random.key(0, impl="rbg")  # compiles faster than the default
+  return jax.jit(module.init)(key, jnp.zeros(shape))
+
+
+def random_images(*shape, seed=1):
+  return jnp.float32(np.random.default_rng(seed).uniform(-1, 1, shape))
+
+
+# Generators and their parts
+
+
+@pytest.mark.parametrize("size", [16, 32, 64, 256, 1024])
+@pytest.mark.parametrize(
+  ("name", "code"), [("photos", (2, 2, 256)), ("monet", (4, 4, 512))]
+)
+def test_every_image_size_gets_the_same_code(name, code, size):
+  generator = GENERATORS[name](size)
+  variables, output = shapes_of(generator, 2, size, size, 3)
+  assert output.shape == (2, size, size, 3)
+  assert output.dtype == jnp.float32
+  assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
+  assert shapes_of(generator.encoder, 2, size, size, 3)[1].shape == (2, *code)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize("kind", BOTTLENECKS)
+@pytest.mark.parametrize("output_size", [32, 64, 128])
+def test_every_bottleneck_and_output_size(name, kind, output_size):
+  generator = GENERATORS[name](64, bottleneck=kind, output_size=output_size)
+  _, output = shapes_of(generator, 2, 64, 64, 4)  # with the mask as fourth channel
+  assert output.shape == (2, output_size, output_size, 3)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize("kind", BOTTLENECKS)
+def test_noise_has_a_key_for_each_example(name, kind):
+  generator = GENERATORS[name](16, bottleneck=kind, noise_dim=3, settings=NARROW)
+  keys = example_keys(2)
+  variables = random_variables(generator, 2, 16, 16, 3, keys=keys)
+  images = jnp.tile(random_images(1, 16, 16, 3), (2, 1, 1, 1))
+
+  @jax.jit
+  def complete(keys):
+    return generator.apply(variables, images, keys=keys)
+
+  first, second = complete(keys)
+  assert np.abs(first - second).max() > 1e-3
+  np.testing.assert_array_equal(complete(keys[::-1]), [second, first])
+  np.testing.assert_array_equal(*complete(keys[jnp.array([0, 0])]))
+  with pytest.raises(ValueError, match="bottleneck with noise needs `keys`"):
+    shapes_of(generator, 2, 16, 16, 3)
+
+
+def test_a_generator_is_its_three_parts_one_after_the_other():
+  generator = GENERATORS["monet"](16, settings=NARROW)
+  variables = random_variables(generator, 2, 16, 16, 3)
+  images = random_images(2, 16, 16, 3)
+
+  @jax.jit
+  def together(variables):
+    code = generator.apply(variables, images, method="encode")
+    return code, generator.apply(variables, images)
+
+  @jax.jit
+  def one_by_one(variables):
+    x, outputs = images, []
+    for part in ("encoder", "bottleneck", "decoder"):
+      own = {kind: tree[part] for kind, tree in variables.items()}
+      x = getattr(generator, part).apply(own, x)
+      outputs.append(x)
+    return outputs[1:]
+
+  code, output = together(variables)
+  actual_code, actual_output = one_by_one(variables)
+  np.testing.assert_allclose(actual_code, code, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(actual_output, output, rtol=1e-5, atol=1e-6)
+  assert code.std() > 0.1
+  assert 0.01 < np.abs(output).max() < 1
+
+
+def test_channelwise_is_a_dense_layer_for_each_channel():
+  module = bottleneck.Channelwise(side=3, features=5)
+  variables = random_variables(module, 2, 2, 4, 6)
+  x = np.asarray(random_images(2, 2, 4, 6))
+  params = jax.tree.map(np.asarray, variables["params"])
+  mapped = np.zeros((2, 9, 6), np.float32)
+  for channel in range(6):
+    pixels = x[..., channel].reshape(2, 8)
+    mapped[..., channel] = pixels @ params["kernel"][channel] + params["bias"][channel]
+  mapped = np.maximum(mapped, 0).reshape(2, 3, 3, 6)
+  mixed = mapped @ params["conv"]["kernel"][0, 0] + params["conv"]["bias"]
+  expected = np.maximum(mixed, 0)
+  np.testing.assert_allclose(
+    module.apply(variables, jnp.asarray(x)), expected, atol=1e-6
+  )
+  assert expected.std() > 0.05
+
+
+def test_width_multiplies_channels_and_leaves_at_least_one():
+  settings = Settings(width=0.5)
+  assert [settings.channels(count) for count in (1, 3, 96, 4000)] == [1, 2, 48, 2000]
+  assert Settings(width=0.001).channels(64) == 1
+  half = shapes_of(PatchGAN(settings=settings), 1, 64, 64, 3)[0]["params"]
+  assert half["stage4"]["conv"]["kernel"].shape == (4, 4, 128, 256)
+  assert half["output"]["conv"]["kernel"].shape == (4, 4, 256, 1)
+
+
+@pytest.mark.parametrize(
+  ("build", "message"),
+  [
+    (lambda: GENERATORS["photos"](100), "power of two of at least 16, not 100"),
+    (lambda: GENERATORS["monet"](8), "power of two of at least 16, not 8"),
+    (lambda: GENERATORS["monet"](bottleneck="fc"), "channelwise, not 'fc'"),
+    (lambda: patchgan.stages(0), "depth of at least 1, not 0"),
+    (
+      lambda: shapes_of(PatchGAN(depth=4), 1, 40, 64, 3),
+      "depth 4 needs images of at least 48 pixels a side, not 40x64",
+    ),
+    (
+      lambda: shapes_of(layers.ConvStage(Stage(4, then=("gelu",))), 1, 8, 8, 3),
+      "no layer 'gelu'",
+    ),
+    (
+      lambda: shapes_of(GENERATORS["photos"](16), 1, 16, 16, 3, train=True),
+      "Dropout while training needs `keys`",
+    ),
+  ],
+)
+def test_errors_say_what_is_wrong(build, message):
+  with pytest.raises(ValueError, match=message):
+    build()
+
+
+# Dropout
+
+
+def test_dropout_keeps_the_mean_and_scales_what_it_keeps():
+  rate, x = 0.3, jnp.ones((64, 20, 25))
+  dropped = np.asarray(layers.dropout(x, rate, example_keys(64)))
+  zeros = dropped == 0
+  deviation = math.sqrt(rate * (1 - rate) / dropped.size)
+  assert abs(zeros.mean() - rate) < 5 * deviation
+  np.testing.assert_array_equal(dropped[~zeros], np.float32(1) / np.float32(1 - rate))
+  assert (
+    layers.dropout(x.astype(jnp.bfloat16), rate, example_keys(64)).dtype == "bfloat16"
+  )
+
+
+def test_dropout_depends_on_each_examples_key_alone():
+  keys, x = example_keys(4), random_images(4, 6, 6, 8)
+  drop = jax.jit(functools.partial(layers.dropout, rate=0.5))
+  whole = drop(x, keys=keys)
+  np.testing.assert_array_equal(whole, drop(x, keys=keys))
+  halves = [drop(x[i : i + 2], keys=keys[i : i + 2]) for i in (0, 2)]
+  np.testing.assert_array_equal(whole, np.concatenate(halves))
+  assert not np.array_equal(whole[0] == 0, whole[1] == 0)
+
+
+@pytest.mark.parametrize(("setting", "rate"), [(None, 0.5), (0.2, 0.2)])
+def test_dropout_layers_have_their_rates_and_masks_of_their_own(setting, rate):
+  dropped = [stage for stage in encoder.monet_stages(128) if "dropout" in stage.then]
+  module = encoder.Encoder(tuple(dropped), Settings(width=1 / 8, dropout=setting))
+  variables = random_variables(module, 1, 16, 16, 3)
+  images, keys = random_images(8, 16, 16, 3), example_keys(8)
+
+  @jax.jit
+  def train(keys):
+    _, state = module.apply(
+      variables,
+      images,
+      train=True,
+      keys=keys,
+      mutable="batch_stats",
+      capture_intermediates=True,
+    )
+    return state["intermediates"]
+
+  outputs = train(keys)
+  stages = [outputs[f"stage{i}"]["__call__"][0] for i in (1, 2, 3)]
+  assert [stage.shape[1:] for stage in stages] == [(8, 8, 32), (4, 4, 64), (4, 4, 64)]
+  zeros = [np.asarray(stage) == 0 for stage in stages]
+  for mask in zeros:
+    assert abs(mask.mean() - rate) < 5 * math.sqrt(rate * (1 - rate) / mask.size)
+  both = (zeros[1] & zeros[2]).mean()  # rate^2 where masks are independent
+  assert abs(both - rate**2) < 5 * math.sqrt(rate**2 * (1 - rate**2) / zeros[1].size)
+
+
+def test_dropout_of_the_dense_bottleneck():
+  module = bottleneck.Dense(side=3, features=32)
+  variables = random_variables(module, 8, 2, 2, 4)
+  variables["params"]["dense"]["bias"] += 10  # past the ReLU, zeros are dropped values
+  x, keys = random_images(8, 2, 2, 4), example_keys(8)
+  plain = np.asarray(module.apply(variables, x))
+  np.testing.assert_array_equal(module.apply(variables, x, keys=keys), plain)
+  dropped = np.asarray(module.apply(variables, x, train=True, keys=keys))
+  zeros = dropped == 0
+  assert abs(zeros.mean() - 0.4) < 5 * math.sqrt(0.24 / zeros.size)
+  np.testing.assert_allclose(dropped[~zeros], plain[~zeros] / 0.6, rtol=1e-6)
+  none = bottleneck.Dense(3, 32, settings=Settings(dropout=0.0))
+  np.testing.assert_array_equal(none.apply(variables, x, train=True), plain)
+
+
+# Precision, statistics, initial weights
+
+
+@pytest.mark.parametrize(
+  "build",
+  [
+    lambda settings: GENERATORS["photos"](16, settings=settings),
+    lambda settings: GENERATORS["monet"](16, settings=settings),
+    lambda settings: PatchGAN(settings=settings),
+  ],
+  ids=["photos", "monet", "patchgan"],
+)
+def test_bfloat16_computes_what_float32_does_roughly(build):
+  exact, rough = (
+    build(Settings(width=1 / 8, dtype=t)) for t in ("float32", "bfloat16")
+  )
+  size = 32 if isinstance(exact, PatchGAN) else 16
+  shape = (4, size, size, 3)
+  variables, output = shapes_of(rough, *shape)
+  assert output.dtype == jnp.float32
+  assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
+  variables, images = random_variables(exact, *shape), random_images(*shape)
+
+  @jax.jit
+  def both(variables, images):
+    output, state = rough.apply(variables, images, capture_intermediates=True)
+    return exact.apply(variables, images), output, state["intermediates"]
+
+  expected, actual, intermediates = both(variables, images)
+  error = np.abs(actual - expected)
+  # bfloat16 has 8 bits: 0.2 % a rounding, of about ten layers one after the other.
+  assert 1e-4 < error.max() / expected.std() < 0.1
+  convolved = {
+    path: output[0].dtype
+    for path, output in flatten_dict(intermediates, sep="/").items()
+    if "conv" in path or "norm" in path
+  }
+  assert set(convolved.values()) == {jnp.dtype(jnp.bfloat16)}, convolved
+
+
+def test_statistics_are_those_of_the_batch_over_all_devices():
+  """`jax.vmap` with an axis name averages as `jax.pmap` does, on one device."""
+  shape = (4, 16, 16, 3)
+  images, keys = random_images(*shape), example_keys(4)
+  images = images.at[2:].add(1.0)  # halves so unlike that either's statistics are wrong
+  whole, split = (
+    GENERATORS["monet"](16, settings=Settings(width=1 / 32, axis_name=axis))
+    for axis in (None, "devices")
+  )
+  variables = random_variables(whole, *shape)
+  assert shapes_of(split, *shape)[0] == shapes_of(whole, *shape)[0]
+
+  def train(module, images, keys):
+    return module.apply(variables, images, train=True, keys=keys, mutable="batch_stats")
+
+  expected, statistics = jax.jit(functools.partial(train, whole))(images, keys)
+  mapped = jax.vmap(functools.partial(train, split), axis_name="devices")
+  actual, averaged = jax.jit(mapped)(
+    images.reshape(2, 2, *shape[1:]), keys.reshape(2, 2)
+  )
+  np.testing.assert_allclose(actual.reshape(shape), expected, atol=2e-5)
+  for path, value in flatten_dict(averaged, sep="/").items():
+    whole_batch = flatten_dict(statistics, sep="/")[path]
+    np.testing.assert_array_equal(value[0], value[1], err_msg=path)
+    np.testing.assert_allclose(value[0], whole_batch, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["dense", "channelwise"])
+def test_dcgan_weights(kind):
+  settings = Settings(width=1 / 4, init="dcgan")
+  module = GENERATORS["monet"](16, bottleneck=kind, settings=settings)
+  variables = fresh_variables(module, 1, 16, 16, 3)
+  scales = []
+  for path, value in flatten_dict(variables["params"], sep="/").items():
+    if path.endswith("kernel"):
+      assert np.std(value) == pytest.approx(0.02, rel=5 / math.sqrt(value.size)), path
+      assert abs(np.mean(value)) < 5 * 0.02 / math.sqrt(value.size), path
+    elif path.endswith("scale"):
+      scales.append(value)
+    else:
+      assert not value.any(), path
+  scales = np.concatenate(scales)
+  assert np.std(scales) == pytest.approx(0.02, rel=5 / math.sqrt(scales.size))
+  assert np.mean(scales) == pytest.approx(1, abs=5 * 0.02 / math.sqrt(scales.size))
+
+
+def test_channelwise_weights_are_glorot_over_space():
+  module = bottleneck.Channelwise(side=6, features=8)
+  params = fresh_variables(module, 1, 2, 2, 64)["params"]
+  assert params["kernel"].shape == (64, 4, 36)
+  limit = math.sqrt(6 / (4 + 36))
+  assert np.abs(params["kernel"]).max() == pytest.approx(limit, rel=0.01)
+
+
+# The discriminator
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4, 5])
+def test_every_depth_and_its_smallest_image(depth):
+  for size in (3 * 2**depth, 128):
+    _, logits = shapes_of(PatchGAN(depth=depth), 2, size, size, 3)
+    side = size // 2**depth - 2
+    assert (logits.shape, logits.dtype) == ((2, side, side, 1), jnp.float32)
+    assert side >= 1
+
+
+def test_receptive_field_of_every_layer():
+  table = patchgan.kernels_and_strides()
+  fields = [receptive_field(table[i:]) for i in reversed(range(len(table)))]
+  assert fields == [4, 7, 16, 34, 70]
+  assert receptive_field([]) == 1
+  assert receptive_field([(11, 4), (3, 2)]) == 11 + 4 * 2
+
+
+@pytest.mark.parametrize(("depth", "field"), [(1, 16), (2, 34), (3, 70), (4, 142)])
+def test_a_logit_sees_its_receptive_field_and_no_more(depth, field):
+  assert receptive_field(patchgan.kernels_and_strides(depth)) == field
+  size = 256 if depth == 4 else 128
+  discriminator = PatchGAN(depth=depth, settings=Settings(width=1 / 64))
+  shapes, logits = shapes_of(discriminator, 1, size, size, 3)
+  # All weights positive, so that nothing cancels.
+  variables = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1), shapes)
+  middle = logits.shape[1] // 2
+
+  @jax.jit
+  def gradient(image):
+    return jax.grad(lambda x: discriminator.apply(variables, x)[0, middle, middle, 0])(
+      image
+    )
+
+  seen = np.asarray(gradient(jnp.ones((1, size, size, 3)))[0] != 0).all(axis=2)
+  rows, columns = seen.any(axis=1), seen.any(axis=0)
+  assert seen.sum() == field**2
+  assert rows.sum() == columns.sum() == field
+  assert np.ptp(np.flatnonzero(rows)) == np.ptp(np.flatnonzero(columns)) == field - 1
+
+
+def test_probabilities_are_the_sigmoid_of_the_logits():
+  logits = np.linspace(-30, 30, 13, dtype=np.float32)
+  exact = 1 / (1 + np.exp(-logits.astype(np.float64)))
+  np.testing.assert_allclose(probabilities(jnp.asarray(logits)), exact, rtol=1e-6)
