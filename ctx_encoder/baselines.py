@@ -1,7 +1,7 @@
 """What completes a hole without learning: the figures that a network has to beat.
 
-Every function takes an image, uint8 `[H, W, 3]`, and a mask, bool `[H, W]`, True for the
-hole, and returns the completed image, uint8; it sees nothing of the hole.
+Every function takes an image, uint8 `[H, W, 3]`, and a mask, bool `[H, W]`, True for
+the hole, and returns the completed image, uint8; it sees nothing of the hole.
 """
 
 from collections.abc import Callable

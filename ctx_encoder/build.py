@@ -153,12 +153,12 @@ def task(
   shapes: np.ndarray | None = None,
 ) -> Task:
   """Returns what a configuration asks of the generator."""
-  fill = masks.parse_fill(config.masks.fill, mean_color)
+  red, green, blue = masks.parse_fill(config.masks.fill, mean_color).tolist()
   return Task(
     image_size=config.data.image_size,
     sample_mask=mask_sampler(config, shapes),
     augment=make_augment(image_size=config.data.image_size, **config.augment.to_dict()),
-    fill=tuple(float(value) for value in fill),
+    fill=(red, green, blue),
     normalization=config.data.normalization,
     mask_channel=config.model.mask_channel,
     predict=config.model.predict,

@@ -125,8 +125,8 @@ class Checkpoints:
     }
     json.dumps(self._record)  # fails here and not in the background
     self._damaged.discard(step)
-    self._writer = self._writer or self._open_writer()
-    self._saving = self._writer.save_checkpointables_async(
+    self._writer = writer = self._writer or self._open_writer()
+    self._saving = writer.save_checkpointables_async(
       step,
       {"state": state},
       force=True,  # Orbax saves no step before the latest otherwise

@@ -1,7 +1,7 @@
 """Batches to the step: from images that lie on the device, or from the host."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 import jax
 import numpy as np
@@ -29,7 +29,7 @@ def dispatches(
   *,
   start: int,
   stop: int,
-) -> Iterator[tuple[int, Dispatch]]:
+) -> Generator[tuple[int, Dispatch], None, None]:
   """Yields (the step that is reached, the dispatch that reaches it) until `stop`.
 
   A step's batch is a function of (config.seed, step) alone, wherever the images are.

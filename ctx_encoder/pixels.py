@@ -49,9 +49,9 @@ def scale_of(images: jax.Array, mask: jax.Array, normalization: str) -> Scale:
   )
 
 
-def from_uint8(images: jax.Array) -> jax.Array:
+def from_uint8(images: jax.typing.ArrayLike) -> jax.Array:
   """Returns float32 in [0, 1] of uint8."""
-  return images.astype(jnp.float32) / 255
+  return jnp.asarray(images).astype(jnp.float32) / 255
 
 
 def to_uint8(images: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ and normalising happen here, on the device.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -221,14 +221,20 @@ def make_train_step(
         def pull_images(to_fake):
           return pull_fake(to_fake)[1:]
 
+      def pull_logits(to_logits) -> jax.Array:
+        (to_images,) = pull_images(to_logits)
+        return pull_shown(to_images)[0]
+
+    else:
+
+      def pull_logits(to_logits) -> jax.Array:
+        return jnp.zeros_like(outputs)  # no discriminator, no gradient from it
+
     # The generator's update: the discriminator's parameters are constants to it.
     (total, terms), (to_outputs, to_logits) = jax.value_and_grad(
       objective, argnums=(0, 1), has_aux=True
     )(outputs, logits_fake)
-    if adversarial:
-      (to_images,) = pull_images(to_logits)
-      to_outputs = to_outputs + pull_shown(to_images)[0]
-    (grads,) = pull_generator(to_outputs)
+    (grads,) = pull_generator(to_outputs + pull_logits(to_logits))
     grads = average(grads)
     generating = descend(state.generator, grads, generator_stats, generator_optimizer)
     measured |= terms | {"loss/total": total}
@@ -275,7 +281,9 @@ def make_eval_step(
     mask = masks.for_examples(task.sample_mask, key, batch["index"])
     examples = _as_seen(task, images, mask)
     keys = _example_keys(_stream(key, "dropout"), batch["index"])
-    outputs = generator.apply(variables, examples.inputs, train=False, keys=keys)
+    outputs = cast(
+      jax.Array, generator.apply(variables, examples.inputs, train=False, keys=keys)
+    )
     completed = _completed(task, outputs, examples)
     measured = metrics.by_region(completed, images, mask)
     measured["loss/reconstruction"] = _reconstruction(task, outputs, examples)
@@ -314,11 +322,11 @@ def with_axis_name(network, axis_name: str):
   """Returns the network with batch statistics averaged over a named axis."""
   changes = {}
   for field in dataclasses.fields(network):
-    value = getattr(network, field.name, None)
     if field.name == "settings":
-      changes["settings"] = dataclasses.replace(value, axis_name=axis_name)
+      changes["settings"] = dataclasses.replace(network.settings, axis_name=axis_name)
     elif field.name in ("encoder", "bottleneck", "decoder"):
-      changes[field.name] = with_axis_name(value, axis_name)
+      part = getattr(network, field.name)
+      changes[field.name] = with_axis_name(part, axis_name)
   return network.clone(**changes)
 
 

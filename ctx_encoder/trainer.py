@@ -217,14 +217,16 @@ class Loop:
   def log(self, end: int, measured: Any, seconds: float, bar: tqdm) -> None:
     """Writes the metrics of the steps up to `end`; raises if they are not finite."""
     table = {name: np.asarray(values, float) for name, values in measured.items()}
-    count = len(table["loss/total"])
-    for i, step in enumerate(range(end - count + 1, end + 1)):
-      line = {name: float(values[i]) for name, values in table.items()}
+    lines = [
+      dict(zip(table, map(float, values), strict=True))
+      for values in zip(*table.values(), strict=True)
+    ]
+    for step, line in enumerate(lines, end - len(lines) + 1):
       self.check_finite(line, step)
       if step % self.config.log.every_steps == 0 or step == 1:
         self.history.append(self.position(step, seconds) | line)
-    bar.set_postfix_str(_postfix(line, end / self.epoch_steps), refresh=False)
-    bar.update(count * self.config.batch_size)
+    bar.set_postfix_str(_postfix(lines[-1], end / self.epoch_steps), refresh=False)
+    bar.update(len(lines) * self.config.batch_size)
 
   def validate(self, state: TrainState, step: int, seconds: float) -> dict[str, float]:
     """Measures, draws and saves; returns the validation's metrics."""

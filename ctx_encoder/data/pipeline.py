@@ -1,6 +1,6 @@
 """Batches for training and validation, as functions of the step."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 
@@ -20,7 +20,7 @@ def train_batches(
   process_index: int = 0,
   process_count: int = 1,
   loader: str = "auto",
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
   """Yields the batches of steps `start_step`, `start_step` + 1, ... without end.
 
   What a step gets is a function of (seed, step) alone, see `batch_indices`: a run that
@@ -48,7 +48,7 @@ def train_batches(
   def plan(step: int) -> np.ndarray:
     return batch_indices(len(examples), batch_size, seed, step)[mine]
 
-  def batches() -> Iterator[Batch]:
+  def batches() -> Generator[Batch, None, None]:
     steps = stream(examples, plan, start=start_step, loader=chosen)
     for images, positions in steps:
       yield {"image": images, "index": examples.ids[positions]}
@@ -63,7 +63,7 @@ def validation_batches(
   process_index: int = 0,
   process_count: int = 1,
   loader: str = "auto",
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
   """Yields every example once, in order; the last batch is filled with weight 0.
 
   All processes make the same number of steps. A picture that cannot be decoded is
@@ -91,7 +91,7 @@ def validation_batches(
   def plan(step: int) -> np.ndarray:
     return np.minimum(wanted(step), len(examples) - 1).astype(np.int32)
 
-  def batches() -> Iterator[Batch]:
+  def batches() -> Generator[Batch, None, None]:
     steps = stream(examples, plan, stop=num_steps, loader=chosen)
     for step, (images, positions) in enumerate(steps):
       # Filling repeats the last example, so that it stands where it does not belong.

@@ -1,7 +1,7 @@
 """The game between the generator and the discriminator, on logits.
 
-Every function takes `[B]` or `[B, ...]` logits (patches, as of a PatchGAN, are averaged)
-and returns one value an example.
+Every function takes `[B]` or `[B, ...]` logits (patches, as of a PatchGAN, are
+averaged) and returns one value an example.
 """
 
 import jax
