@@ -327,7 +327,7 @@ def test_statistics_are_those_of_the_batch_over_all_devices():
 
 @pytest.mark.parametrize("kind", ["dense", "channelwise"])
 def test_dcgan_weights(kind):
-  settings = Settings(width=1 / 4, init="dcgan")
+  settings = Settings(width=1 / 8, init="dcgan")
   module = GENERATORS["monet"](16, bottleneck=kind, settings=settings)
   variables = fresh_variables(module, 1, 16, 16, 3)
   scales = []
