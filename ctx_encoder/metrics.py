@@ -20,13 +20,16 @@ def l1(predictions: jax.Array, targets: jax.Array, region: jax.Array) -> jax.Arr
 
   Returns:
     `[B]` float32 in [0, 1] (papers print per cent); 0 where the region is empty.
+
+  Raises:
+    ValueError: shapes do not match.
   """
-  return _region_mean(jnp.abs(predictions - targets), region)
+  return _region_mean(jnp.abs(_error(predictions, targets)), region)
 
 
 def l2(predictions: jax.Array, targets: jax.Array, region: jax.Array) -> jax.Array:
   """Mean squared error over a region; arguments and range as for `l1`."""
-  return _region_mean(jnp.square(predictions - targets), region)
+  return _region_mean(jnp.square(_error(predictions, targets)), region)
 
 
 def psnr(predictions: jax.Array, targets: jax.Array, region: jax.Array) -> jax.Array:
@@ -45,12 +48,15 @@ def psnr(predictions: jax.Array, targets: jax.Array, region: jax.Array) -> jax.A
 
 
 def center_patch(mask: jax.Array) -> jax.Array:
-  """Returns the region of Pathak's figures: the centre square of half the side."""
+  """Returns the region of Pathak's figures: the centre square of half the side.
+
+  Half is rounded down, and of an uneven margin the smaller part comes first: the square
+  that a generator of patches predicts.
+  """
   _, height, width, _ = mask.shape
-  rows = jnp.abs(jnp.arange(height) - (height - 1) / 2) < height / 4
-  columns = jnp.abs(jnp.arange(width) - (width - 1) / 2) < width / 4
-  patch = (rows[:, None] & columns[None, :]).astype(jnp.float32)
-  return jnp.broadcast_to(patch[None, :, :, None], mask.shape)
+  top, left = (height - height // 2) // 2, (width - width // 2) // 2
+  patch = jnp.s_[:, top : top + height // 2, left : left + width // 2]
+  return jnp.zeros(mask.shape).at[patch].set(1)
 
 
 def by_region(
@@ -73,6 +79,15 @@ def by_region(
     for region_name, region in regions.items()
     for name, metric in metrics.items()
   }
+
+
+def _error(predictions: jax.Array, targets: jax.Array) -> jax.Array:
+  if predictions.shape != targets.shape:
+    raise ValueError(
+      "predictions and targets must have one shape [B, H, W, C], not"
+      f" {predictions.shape} and {targets.shape}."
+    )
+  return predictions.astype(jnp.float32) - targets.astype(jnp.float32)
 
 
 def _region_mean(error: jax.Array, region: jax.Array) -> jax.Array:
