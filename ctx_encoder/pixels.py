@@ -42,6 +42,8 @@ def scale_of(images: jax.Array, mask: jax.Array, normalization: str) -> Scale:
     axes = (1, 2, 3)
     low = jnp.min(images, axes, keepdims=True, where=known, initial=1.0)
     high = jnp.max(images, axes, keepdims=True, where=known, initial=0.0)
+    # Where no pixel is known these are 1 and 0, and the range is the whole of [0, 1].
+    low, high = jnp.minimum(low, high), jnp.maximum(low, high)
     width = jnp.maximum(high - low, _SMALLEST_RANGE)
     return Scale(low + width / 2, width / 2)
   raise ValueError(
