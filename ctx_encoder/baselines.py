@@ -12,10 +12,8 @@ Baseline = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def mean_color(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-  """Fills the hole with the mean colour of the known pixels."""
-  if mask.all():
-    return image
-  color = image[~mask].mean(axis=0)
+  """Fills the hole with the mean colour of the known pixels; grey if there are none."""
+  color = np.full(3, 127.5) if mask.all() else image[~mask].mean(axis=0)
   return np.where(mask[..., None], np.round(color), image).astype(np.uint8)
 
 
