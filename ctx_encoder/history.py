@@ -65,9 +65,10 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def _encode(line: Mapping[str, Any]) -> str:
   def plain(value):
-    if isinstance(value, float) and not math.isfinite(value):
-      return None  # JSON has no such numbers
-    return round(value, 6) if isinstance(value, float) else value
+    if not isinstance(value, float):
+      return value
+    # JSON has no number that is not finite, and float32 no more than 8 digits to tell.
+    return float(f"{value:.8g}") if math.isfinite(value) else None
 
   return json.dumps({name: plain(value) for name, value in line.items()}) + "\n"
 
