@@ -209,7 +209,7 @@ def make_train_step(
         "probability/fake": jnp.mean(jax.nn.sigmoid(logits_fake)),
       }
       if grad_norms:
-        measured["grad_norm/discriminator"] = optax.global_norm(grads)
+        measured["grad_norm/discriminator"] = optax.tree.norm(grads)
       if update_order == "alternating":
         logits_fake, pull_images, _ = jax.vjp(
           lambda images: judge(judged.params, judged.batch_stats, images),
@@ -239,7 +239,7 @@ def make_train_step(
     generating = descend(state.generator, grads, generator_stats, generator_optimizer)
     measured |= terms | {"loss/total": total}
     if grad_norms:
-      measured["grad_norm/generator"] = optax.global_norm(grads)
+      measured["grad_norm/generator"] = optax.tree.norm(grads)
     completed = _completed(task, outputs, examples)
     measured["psnr_hole"] = jnp.mean(
       metrics.psnr(completed, examples.scale.restore(examples.targets), examples.mask)
