@@ -10,6 +10,7 @@ os.environ["XLA_FLAGS"] = " ".join(
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import jax
+import pictures
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -26,3 +27,27 @@ def pytest_collection_modifyitems(config, items):
   for item in items:
     if "slow" in item.keywords:
       item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory):
+  """A temporary folder of this session, the same one for all workers of xdist."""
+  base = tmp_path_factory.getbasetemp()
+  return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(shared_folder):
+  """Keeps what took long to compile: a run that is resumed compiles it again."""
+  folder = shared_folder / "compiled"
+  jax.config.update("jax_compilation_cache_dir", str(folder))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+  return folder
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory):
+  """A folder of 20 small pictures, of which 15 are for training. It is read only."""
+  folder = tmp_path_factory.mktemp("photographs")
+  pictures.fill_folder(folder, 20, side=16)
+  return folder
