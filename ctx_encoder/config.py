@@ -307,8 +307,10 @@ def _problem(name: str, field: Field, value: Any) -> str | None:
     near = difflib.get_close_matches(str(value), field.choices, n=1, cutoff=0.4)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return f"'{name}' must be one of {', '.join(field.choices)}, not {value!r}{hint}"
+  if numeric and not math.isfinite(value):
+    return f"'{name}' must be a finite number, not {value!r}"
   if numeric and not field.low <= value <= field.high:
-    nearest = min(max(value, field.low), field.high) if value == value else field.low
+    nearest = min(max(value, field.low), field.high)
     return (
       f"'{name}' must be within [{field.low:g}, {field.high:g}], not {value!r};"
       f" nearest: {nearest:g}"
