@@ -18,9 +18,18 @@ Augment = Callable[[jax.Array, jax.Array], jax.Array]
 # One uniform draw in [-1, 1) each, whatever is on: turning one thing on or off does not
 # change what the same key means for the others.
 _DRAWS = (
-  *("rotation", "zoom", "top", "left", "shift_y", "shift_x"),
-  *("flip_horizontal", "flip_vertical"),
-  *("brightness", "contrast", "saturation", "hue"),
+  "rotation",
+  "zoom",
+  "top",
+  "left",
+  "shift_y",
+  "shift_x",
+  "flip_horizontal",
+  "flip_vertical",
+  "brightness",
+  "contrast",
+  "saturation",
+  "hue",
 )
 
 

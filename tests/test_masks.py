@@ -193,6 +193,9 @@ def test_blocks_are_as_many_as_fit():
     (masks.brush, {"size": 37, "width": 0.5, "strokes": 1}, 0.02),
     (masks.brush, {"size": 37, "width": 0.5, "strokes": 8}, 0.5),
     (masks.region_noise, {"size": 37}, 0.1),
+    # Turned, a small square can come out larger than it was scaled to be.
+    (masks.region_shapes, {"size": 16, "shapes": np.ones((1, 4, 4, 1))}, 0.25),
+    (masks.region_shapes, {"size": 16, "shapes": np.ones((1, 4, 4, 1))}, 1 / 16),
   ],
 )
 def test_keeps_to_any_bound(kind, arguments, area):

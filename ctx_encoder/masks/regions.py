@@ -62,7 +62,8 @@ def region_shapes(
   """
   budget = raster.budget(max(max_area, 1 / size), size)
   bits = jax.random.bits(key, (6,))
-  shape = shapes[raster.integers(bits[0], 0, shapes.shape[0] - 1), :, :, 0] > 0
+  chosen = raster.integers(bits[0], 0, shapes.shape[0] - 1)
+  shape = jnp.asarray(shapes)[chosen, :, :, 0] > 0
   side = shape.shape[0]
   shape_y, shape_x = raster.coordinates(side)
   pixels = jnp.maximum(1, jnp.sum(shape))
