@@ -31,4 +31,6 @@ def get_config(variant: str = ""):
   config.reconstruction.overlap = 4
   config.reconstruction.overlap_weight = 10.0
   config.optimizer.generator_multiplier = 10.0
+  if variant == "quick":
+    config.reconstruction.overlap = 2  # 28 + 2 * 2 of the 32 pixels of a patch
   return base.variant(config, variant)

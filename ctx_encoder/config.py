@@ -7,6 +7,7 @@ refuses names and values that are not in the table below, before anything starts
 import dataclasses
 import difflib
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -320,35 +321,78 @@ def _problem(name: str, field: Field, value: Any) -> str | None:
 
 def _contradictions(config: config_dict.ConfigDict) -> list[str]:
   """Returns what is wrong with values that are valid alone."""
-  problems = []
-  data, masks = config.data, config.masks
-  if data.load_size and data.load_size < data.image_size:
-    problems.append(
-      f"'data.load_size' ({data.load_size}) must be 0 or at least 'data.image_size'"
-      f" ({data.image_size})"
-    )
-  if data.source in ("folder", "tfrecord", "tfds") and not data.path:
-    problems.append(f"'data.source' is {data.source!r}, which needs 'data.path'")
-  if masks.block_min_side > masks.block_max_side:
-    problems.append("'masks.block_min_side' is above 'masks.block_max_side'")
+  data, masks, model = config.data, config.masks, config.model
+  size, patch = data.image_size, model.predict == "patch"
+  combined = masks.kind == "combined"
   uses_region = masks.kind == "random_region" or (
-    masks.kind == "combined" and masks.probabilities.random_region > 0
+    combined and masks.probabilities.random_region > 0
   )
-  if uses_region and masks.region == "shapes" and not masks.path:
-    problems.append(
-      "'masks.region' is 'shapes', which needs 'masks.path', a folder of silhouettes"
-    )
-  if masks.kind == "combined" and not sum(masks.probabilities.values()) > 0:
-    problems.append("'masks.probabilities' are all 0; at least one must be above 0")
-  if not sum(config.loss_weights.values()) > 0:
-    problems.append("'loss_weights' are all 0; at least one must be above 0")
-  if config.model.predict == "patch" and masks.kind != "center":
-    problems.append(
-      "'model.predict=patch' predicts the centre and needs 'masks.kind=center'"
-    )
-  if config.discriminator.sees == "patch" and config.model.predict != "patch":
-    problems.append("'discriminator.sees=patch' needs 'model.predict=patch'")
-  return problems
+  predicted = masks.center_fraction * size + 2 * config.reconstruction.overlap
+  depth = config.discriminator.depth
+  judged = size // 2 if config.discriminator.sees == "patch" else size
+  checks = (
+    (
+      size & (size - 1),
+      f"'data.image_size' must be a power of two, not {size};"
+      f" nearest: {2 ** round(math.log2(size))}",
+    ),
+    (
+      0 < data.load_size < size,
+      f"'data.load_size' ({data.load_size}) must be 0 or at least 'data.image_size'"
+      f" ({size})",
+    ),
+    (
+      data.source in ("folder", "tfrecord", "tfds") and not data.path,
+      f"'data.source' is {data.source!r}, which needs 'data.path'",
+    ),
+    (
+      data.placement == "device" and data.cache == "none",
+      "'data.placement=device' needs images in memory, not 'data.cache=none'",
+    ),
+    (
+      not re.fullmatch("black|white|mean|#[0-9a-fA-F]{6}", masks.fill),
+      f"'masks.fill' must be black, white, mean or #rrggbb, not {masks.fill!r}",
+    ),
+    (
+      masks.block_min_side > masks.block_max_side,
+      "'masks.block_min_side' is above 'masks.block_max_side'",
+    ),
+    (
+      uses_region and masks.region == "shapes" and not masks.path,
+      "'masks.region' is 'shapes', which needs 'masks.path', a folder of silhouettes",
+    ),
+    (
+      combined and not sum(masks.probabilities.values()),
+      "'masks.probabilities' are all 0; at least one must be above 0",
+    ),
+    (
+      not sum(config.loss_weights.values()),
+      "'loss_weights' are all 0; at least one must be above 0",
+    ),
+    (
+      patch and masks.kind != "center",
+      "'model.predict=patch' predicts the centre and needs 'masks.kind=center'",
+    ),
+    (
+      patch and predicted > size / 2,
+      f"'model.predict=patch' predicts {size // 2} pixels a side, and hole and overlap"
+      f" take {predicted:g}; lower 'masks.center_fraction' or 'reconstruction.overlap'",
+    ),
+    (
+      config.discriminator.sees == "patch" and not patch,
+      "'discriminator.sees=patch' needs 'model.predict=patch'",
+    ),
+    (
+      judged < 3 * 2**depth,
+      f"'discriminator.depth' {depth} needs at least {3 * 2**depth} pixels a side, and"
+      f" the discriminator sees {judged}",
+    ),
+    (
+      config.optimizer.weight_decay and config.optimizer.name != "adamw",
+      "'optimizer.weight_decay' needs 'optimizer.name=adamw'",
+    ),
+  )
+  return [problem for holds, problem in checks if holds]
 
 
 def variant(config: config_dict.ConfigDict, name: str) -> config_dict.ConfigDict:

@@ -4,11 +4,14 @@ import importlib
 import pathlib
 import re
 
+import jax
+import jax.numpy as jnp
 import pytest
 from ml_collections import config_dict
 
-from ctx_encoder import cli, config
+from ctx_encoder import build, cli, config
 from ctx_encoder.commands import config as command
+from ctx_encoder.masks import parse_fill
 
 FIELDS = dict(config.fields())
 CONFIGS = sorted(
@@ -209,6 +212,21 @@ def test_every_problem_is_named_at_once():
       {"data__path": "oxford_flowers102"},
     ),
     (
+      {"data__image_size": 100},
+      "'data.image_size' must be a power of two, not 100; nearest: 128",
+      {"data__image_size": 256},
+    ),
+    (
+      {"data__placement": "device", "data__cache": "none"},
+      "'data.placement=device' needs images in memory, not 'data.cache=none'",
+      {"data__cache": "auto"},
+    ),
+    (
+      {"masks__fill": "#12345g"},
+      "'masks.fill' must be black, white, mean or #rrggbb, not '#12345g'",
+      {"masks__fill": "#12345F"},
+    ),
+    (
       {"masks__block_min_side": 0.5},
       "'masks.block_min_side' is above 'masks.block_max_side'",
       {"masks__block_max_side": 0.5},
@@ -244,11 +262,69 @@ def test_every_problem_is_named_at_once():
       "'discriminator.sees=patch' needs 'model.predict=patch'",
       {"model__predict": "patch"},
     ),
+    (
+      {"model__predict": "patch", "reconstruction__overlap": 4},
+      "predicts 64 pixels a side, and hole and overlap take 72;",
+      {"masks__center_fraction": 0.4375},
+    ),
+    (
+      {"discriminator__depth": 5, "data__image_size": 64},
+      "'discriminator.depth' 5 needs at least 96 pixels a side, and the discriminator"
+      " sees 64",
+      {"discriminator__depth": 4},
+    ),
+    (
+      {
+        "discriminator__depth": 5,
+        "model__predict": "patch",
+        "discriminator__sees": "patch",
+      },
+      "needs at least 96 pixels a side, and the discriminator sees 64",
+      {"discriminator__sees": "completed"},
+    ),
+    (
+      {"optimizer__weight_decay": 0.01},
+      "'optimizer.weight_decay' needs 'optimizer.name=adamw'",
+      {"optimizer__name": "adamw"},
+    ),
   ],
 )
 def test_contradictions(wrong, named, right):
   assert named in error_of(**wrong)
   config.validate(changed(**wrong | right))
+
+
+@pytest.mark.parametrize("fill", ["blu", "#fff", "123456", "#1234567", "", "Black"])
+def test_colours(fill):
+  assert (
+    f"'masks.fill' must be black, white, mean or #rrggbb, not {fill!r}"
+    in error_of(masks__fill=fill)
+  )
+  with pytest.raises(ValueError, match="A fill is"):
+    parse_fill(fill, (0, 0, 0))
+
+
+@pytest.mark.parametrize(
+  ("generator", "predict", "size", "depth"),
+  [("photos", "image", 16, 1), ("monet", "patch", 64, 4)],
+)
+def test_the_edges_of_what_is_valid_can_be_built(generator, predict, size, depth):
+  valid = changed(
+    data__image_size=size,
+    model__generator=generator,
+    model__predict=predict,
+    discriminator__depth=depth,
+  )
+  config.validate(valid)
+  run = build.run(valid, total_steps=1)
+  state = jax.eval_shape(lambda: run.init(0, average=False))
+  images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
+  completed = jax.eval_shape(run.generator.apply, state.generator.variables, images)
+  assert completed.shape == (2, run.task.output_size, run.task.output_size, 3)
+  logits = jax.eval_shape(
+    run.discriminator.apply, state.discriminator.variables, images
+  )
+  assert logits.shape == (2, size // 2**depth - 2, size // 2**depth - 2, 1)
 
 
 def test_every_contradiction_is_named_at_once():
