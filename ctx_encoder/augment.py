@@ -17,7 +17,7 @@ Augment = Callable[[jax.Array, jax.Array], jax.Array]
 
 # One uniform draw in [-1, 1) each, whatever is on: turning one thing on or off does not
 # change what the same key means for the others.
-_DRAWS = (
+_DRAWS: tuple[str, ...] = (
   "rotation",
   "zoom",
   "top",

@@ -18,6 +18,11 @@ def call(command, *arguments):
   return command.run(parser.parse_args([str(argument) for argument in arguments]))
 
 
+def read(path):
+  with Image.open(path) as image:
+    return np.asarray(image)
+
+
 def contents(folder):
   return {
     file.relative_to(folder).as_posix(): file.read_bytes()
@@ -30,7 +35,7 @@ class TestMasks:
   def test_a_row_for_each_kind(self, tmp_path, capsys):
     path = tmp_path / "new" / "masks.png"
     assert call(masks, "--output", path, "--size", 32, "--count", 3) == 0
-    image = np.asarray(Image.open(path))
+    image = read(path)
     assert str(path) in capsys.readouterr().out
     hole = (image == [255, 0, 200]).all(-1)
     # The rows that holes are seen in: one band for each of the five kinds.
@@ -57,7 +62,7 @@ class TestMasks:
     arguments = ("--kinds", "shapes", "--size", 32, "--fill", "#010203")
     shapes = tmp_path / "shapes"
     assert call(masks, "--output", path, "--shapes", shapes, *arguments) == 0
-    hole = (np.asarray(Image.open(path)) == [1, 2, 3]).all(-1)
+    hole = (read(path) == [1, 2, 3]).all(-1)
     assert 0 < hole.sum() <= 8 * 256
 
   def test_plain_where_there_are_no_photographs(self, tmp_path, monkeypatch):
@@ -68,7 +73,7 @@ class TestMasks:
     path = tmp_path / "masks.png"
     arguments = ("--kinds", "center", "--size", 32, "--count", 2)
     assert call(masks, "--output", path, *arguments) == 0
-    plain = (np.asarray(Image.open(path)) == 200).all(-1)
+    plain = (read(path) == 200).all(-1)
     assert plain.sum() == 2 * (32**2 - 16**2)
 
   @pytest.mark.parametrize(
@@ -120,16 +125,13 @@ class TestAugment:
       for suffix in ("", "_aug01", "_aug02")
     }
     assert set(contents(output)) == expected | {"augment.json"}
-    pictures = {name: Image.open(output / name) for name in expected}
-    assert all(picture.size == (32, 32) for picture in pictures.values())
+    pictures = {name: read(output / name).astype(int) for name in expected}
+    assert all(picture.shape == (32, 32, 3) for picture in pictures.values())
     for number in range(3):
-      original = np.asarray(Image.open(originals / f"monet{number}.png")).astype(int)
-      written = np.asarray(pictures[f"monet{number}.jpg"]).astype(int)
+      original = read(originals / f"monet{number}.png").astype(int)
+      written = pictures[f"monet{number}.jpg"]
       assert np.abs(written - original).mean() < 6  # JPEG of noise
-      copies = [
-        np.asarray(pictures[f"monet{number}_aug0{copy}.jpg"]).astype(int)
-        for copy in (1, 2)
-      ]
+      copies = [pictures[f"monet{number}_aug0{copy}.jpg"] for copy in (1, 2)]
       assert np.abs(copies[0] - original).mean() > 20
       assert np.abs(copies[0] - copies[1]).mean() > 20
     note = json.loads((output / "augment.json").read_text())
