@@ -11,11 +11,14 @@ of the configuration is a flag of its own; `ctx-encoder config` lists them.
 import os
 import pathlib
 import sys
+from typing import NoReturn
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts
 
 from absl import app, flags
 from ml_collections import config_flags
+
+from ctx_encoder import config as configuration
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Configuration file; append :quick for a run of a few minutes."
@@ -27,11 +30,15 @@ _WORKDIR = flags.DEFINE_string(
 
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
-    sys.exit(f"launch.py: {argv[1]!r} is not a flag; see --help.")
+    fail(f"{argv[1]!r} is not a flag; see --help.")
   config = _CONFIG.value
   if config is None:
-    sys.exit("launch.py: which one? For example --config=configs/photos_block.py:quick")
-  workdir = pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / config.name)
+    fail("which one? For example --config=configs/photos_block.py:quick")
+  try:
+    configuration.validate(config)
+    workdir = pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / config.name)
+  except (ValueError, OSError) as error:
+    fail(error)
   # Imported here, so that --help and wrong flags answer at once.
   import jax
 
@@ -41,8 +48,26 @@ def main(argv: list[str]) -> None:
   try:
     trainer.train(config, workdir)
   except (ValueError, OSError, trainer.NonFiniteError) as error:
-    sys.exit(f"launch.py: {error}")
+    fail(error)
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+  """Parses flags as absl does, and tells in one line what is wrong with one."""
+  fields = dict(configuration.fields())
+  for argument in argv[1:]:
+    flag, _, field = argument.partition("=")[0].partition(".")
+    if flag.lstrip("-") in ("config", "noconfig") and field and field not in fields:
+      fail(configuration.unknown(field))
+  try:
+    return flags.FLAGS(argv)
+  except (flags.Error, OSError) as error:
+    fail(error)
+
+
+def fail(problem: object) -> NoReturn:
+  # What a configuration file raises comes with its traceback; the reason is last.
+  sys.exit(f"launch.py: {str(problem).strip().splitlines()[-1].strip()}")
 
 
 if __name__ == "__main__":
-  app.run(main)
+  app.run(main, flags_parser=parse_flags)

@@ -278,6 +278,13 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
   return flat
 
 
+def unknown(name: str) -> str:
+  """Returns what to say of a field that does not exist, with the nearest names."""
+  near = difflib.get_close_matches(name, dict(fields()), n=3, cutoff=0.5)
+  hint = f"; nearest: {', '.join(near)}" if near else ""
+  return f"there is no field '{name}'{hint}"
+
+
 def validate(config: config_dict.ConfigDict) -> None:
   """Raises ValueError, naming every field that is unknown, missing or out of range."""
   known = dict(fields())
@@ -285,9 +292,7 @@ def validate(config: config_dict.ConfigDict) -> None:
   problems = []
   for name, value in given.items():
     if name not in known:
-      near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-      hint = f"; nearest: {', '.join(near)}" if near else ""
-      problems.append(f"there is no field '{name}'{hint}")
+      problems.append(unknown(name))
     elif problem := _problem(name, known[name], value):
       problems.append(problem)
   problems += [f"field '{name}' is missing" for name in known if name not in given]
