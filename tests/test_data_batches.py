@@ -254,6 +254,20 @@ def test_resuming_gives_the_batches_of_the_whole_run(folder, loader):
   assert_batches_equal(list(islice(resumed, 4)), whole[5:])
 
 
+@pytest.mark.parametrize("loader", LOADERS)
+def test_slow_pictures_stay_in_their_place(folder, loader):
+  examples = open_folder(folder, loader, "none").train
+
+  def read(index):
+    time.sleep(0.02 if index % 3 == 0 else 0)
+    return examples.read(index)
+
+  slow = dataclasses.replace(examples, read=read)
+  batches = train_batches(slow, batch_size=6, seed=4)
+  expected = list(islice(train_batches(examples, batch_size=6, seed=4), 5))
+  assert_batches_equal(list(islice(batches, 5)), expected)
+
+
 def test_the_loader_of_the_batches_may_be_another(folder):
   examples = open_folder(folder, "tf").train
   threads = train_batches(examples, batch_size=8, seed=1, loader="pillow")
@@ -330,13 +344,13 @@ from ctx_encoder.data import load, train_batches
 examples = load(path=sys.argv[1], image_size=16, cache="none", loader=sys.argv[2]).train
 
 def slow_read(index):
-  time.sleep(0.01)
+  time.sleep(0.05)  # work is left to do at the end: 3 batches are made ahead
   return examples.read(index)
 
 slow = dataclasses.replace(examples, read=slow_read)
-left_open = train_batches(slow, batch_size=4, seed=0)
+left_open = train_batches(slow, batch_size=16, seed=0)
 next(left_open)
-running = train_batches(slow, batch_size=4, seed=1)
+running = train_batches(slow, batch_size=16, seed=1)
 next(running)
 threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
 while True:
