@@ -34,9 +34,9 @@ class Box(NamedTuple):
 def crop_boxes(width: int, height: int) -> dict[str, list[Box]]:
   """Places the crops of a photograph that is at least as wide as it is high.
 
-  A crop's side is a third of the height and crops are 1/8 of a side apart. The photograph
-  is cut at a column near 7/10 of its width: crops left of it are for training, right of
-  it for validation, and none reaches across.
+  A crop's side is a third of the height and crops are 1/8 of a side apart. The
+  photograph is cut at a column near 7/10 of its width: crops left of it are for
+  training, right of it for validation, and none reaches across.
 
   Args:
     width: width of the photograph, pixels.
