@@ -52,7 +52,7 @@ SCHEMA: dict[str, Any] = {
   ),
   "ema_decay": Field(
     0.0,
-    "decay of the averaged generator that is evaluated and saved; 0 = off",
+    "decay of the averaged generator that is evaluated and used; 0 = off",
     low=0,
     high=0.99999,
   ),

@@ -29,18 +29,13 @@ class TrainState(struct.PyTreeNode):
 
   step: int32 scalar, updates made.
   generator, discriminator: the two networks.
-  average: moving average of the generator's variables, or None.
+  average: moving average of the generator's parameters, or None.
   """
 
   step: jax.Array
   generator: NetworkState
   discriminator: NetworkState
   average: PyTree | None
-
-  @property
-  def inference_variables(self) -> dict[str, PyTree]:
-    """The generator's variables to complete images with."""
-    return self.average or self.generator.variables
 
 
 def init_state(
@@ -77,8 +72,19 @@ def init_state(
     generator=generator_state,
     discriminator=_network_state(judging, discriminator_optimizer),
     # A copy, since the step donates its input and no buffer can be donated twice.
-    average=jax.tree.map(jnp.copy, generator_state.variables) if average else None,
+    average=jax.tree.map(jnp.copy, generator_state.params) if average else None,
   )
+
+
+def inference_variables(generator: Generator, state: TrainState) -> dict[str, PyTree]:
+  """Returns the generator's variables to complete images with.
+
+  The averaged parameters where there are any, and running statistics that have
+  forgotten their start.
+  """
+  own = state.generator
+  stats = generator.unbiased_statistics(own.batch_stats, state.step)
+  return {"params": state.average or own.params, "batch_stats": stats}
 
 
 def _network_state(variables, optimizer) -> NetworkState:

@@ -248,7 +248,7 @@ def make_train_step(
       step=state.step + 1,
       generator=generating,
       discriminator=judged,
-      average=_move(state.average, generating.variables, state.step, ema_decay),
+      average=_move(state.average, generating.params, state.step, ema_decay),
     )
     return state, average(measured)
 
@@ -406,9 +406,9 @@ def _reconstruction(task: Task, outputs: jax.Array, examples: _Examples) -> jax.
   )
 
 
-def _move(average, variables, step: jax.Array, decay: float):
+def _move(average, params, step: jax.Array, decay: float):
   """Returns the moving average after a step; it starts fast, to forget the start."""
   if not decay:
     return average
   rate = jnp.minimum(decay, (1 + step) / (10 + step))
-  return jax.tree.map(lambda a, v: rate * a + (1 - rate) * v, average, variables)
+  return jax.tree.map(lambda a, p: rate * a + (1 - rate) * p, average, params)

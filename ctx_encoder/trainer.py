@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import sys
@@ -20,7 +21,7 @@ from ctx_encoder import config as configuration
 from ctx_encoder.checkpoint import Checkpoints, check_config
 from ctx_encoder.history import History
 from ctx_encoder.interruption import Interruption
-from ctx_encoder.state import TrainState
+from ctx_encoder.state import TrainState, inference_variables
 from ctx_encoder.step import make_eval_step
 
 Say = Callable[[str], None]
@@ -120,6 +121,7 @@ def train(config: ConfigDict, workdir: str | Path, *, say: Say = print) -> Outco
       checkpoints=checkpoints,
       history=history,
       eval_step=jax.jit(make_eval_step(run.generator, run.task)),
+      inference_variables=functools.partial(inference_variables, run.generator),
       key=key,
       saved={
         "config": as_json,
@@ -156,6 +158,7 @@ class Loop:
   checkpoints: Checkpoints
   history: History
   eval_step: evaluate.EvalStep
+  inference_variables: Callable[[TrainState], Any]
   key: jax.Array
   saved: dict[str, Any]
   total_steps: int
@@ -232,7 +235,7 @@ class Loop:
     """Measures, draws and saves; returns the validation's metrics."""
     metrics = {}
     if len(self.validation):
-      variables, size = state.inference_variables, self.eval_batch_size
+      variables, size = self.inference_variables(state), self.eval_batch_size
       means = evaluate.evaluate(
         self.eval_step, variables, self.validation, self.key, batch_size=size
       )
@@ -264,7 +267,7 @@ class Loop:
       return {}
     results = evaluate.compare(
       self.eval_step,
-      state.inference_variables,
+      self.inference_variables(state),
       self.validation,
       self.key,
       batch_size=self.eval_batch_size,

@@ -369,7 +369,7 @@ def test_the_command_lists_what_is_asked_for(capsys):
   assert cli.main(["config", "ema"]) == 0
   assert capsys.readouterr().out == (
     "ema_decay = 0.0\n"
-    "    decay of the averaged generator that is evaluated and saved; 0 = off\n"
+    "    decay of the averaged generator that is evaluated and used; 0 = off\n"
     "    float, at least 0, at most 0.99999\n"
   )
   assert cli.main(["config", "colour"]) == 1

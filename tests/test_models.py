@@ -399,3 +399,36 @@ def test_probabilities_are_the_sigmoid_of_the_logits():
   logits = np.linspace(-30, 30, 13, dtype=np.float32)
   exact = 1 / (1 + np.exp(-logits.astype(np.float64)))
   np.testing.assert_allclose(probabilities(jnp.asarray(logits)), exact, rtol=1e-6)
+
+
+# Running statistics without their start
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_unbiased_statistics_are_those_of_the_batches(name):
+  """After some updates on one batch they are its statistics: both modes agree."""
+  generator = GENERATORS[name](16, settings=Settings(width=1 / 32, dropout=0.0))
+  x = jax.random.normal(jax.random.key(0), (8, 16, 16, 3))
+  variables = random_variables(generator, *x.shape)
+  start = {"mean": 0.0, "var": 1.0}
+  stats = jax.tree_util.tree_map_with_path(
+    lambda path, leaf: jnp.full_like(leaf, start[path[-1].key]),
+    variables["batch_stats"],
+  )
+  params = {"params": variables["params"]}
+  train = jax.jit(
+    functools.partial(generator.apply, train=True, mutable=["batch_stats"])
+  )
+  for _ in range(3):
+    expected, changed = train(params | {"batch_stats": stats}, x)
+    stats = changed["batch_stats"]
+  unbiased = generator.unbiased_statistics(stats, jnp.int32(3))
+  actual = jax.jit(generator.apply)(params | {"batch_stats": unbiased}, x)
+  np.testing.assert_allclose(actual, expected, atol=2e-4)
+
+
+def test_statistics_without_updates_are_left_as_they_are():
+  generator = GENERATORS["photos"](16, settings=NARROW)
+  stats = random_variables(generator, 1, 16, 16, 3)["batch_stats"]
+  same = generator.unbiased_statistics(stats, jnp.int32(0))
+  jax.tree.map(np.testing.assert_array_equal, same, stats)

@@ -19,7 +19,6 @@ import collections
 import io
 import json
 import pathlib
-import re
 import sys
 from collections.abc import Callable
 
@@ -41,7 +40,6 @@ STRENGTHS = {
   "brightness": 0.1,
 }
 SETTINGS = "augment.json"
-COPY = re.compile(r"_aug\d+(?=\.\w+$)")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -170,7 +168,7 @@ def _copier(
 def _plan(names: list[str], copies: int, total: int | None) -> list[list[str]]:
   """Returns the files to write for each original: itself, then its copies."""
   for name in names:
-    if COPY.search(name):
+    if split.COPY.search(name):
       raise ValueError(f"--input holds copies already ({name}): give the originals.")
   if total is None:
     counts = [copies] * len(names)
@@ -216,7 +214,7 @@ def _prepare(
       " or --force to replace them."
     )
   for name in found if not same else ():
-    if COPY.sub("", name) in planned:
+    if split.COPY.sub("", name) in planned:
       (output / name).unlink()
   _write(note, json.dumps(settings, indent=1).encode())
 

@@ -102,6 +102,9 @@ def load(
       f"data.validation_fraction must be in [0, 1), not {validation_fraction:g}."
     )
   found = open_source(source, path, split=split, data_dir=data_dir, download=download)
+  # Crops come decoded: TensorFlow would take longer to load than they do.
+  if found.kind == "samples" and loader == "auto":
+    loader = "pillow"
   loader = resolve_loader(loader)
   skipped = dict(found.skipped)
   chosen = subset(found.names, max_images)

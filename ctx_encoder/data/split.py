@@ -2,10 +2,13 @@
 
 import hashlib
 import os
+import re
 import zlib
 from collections.abc import Sequence
 
 import numpy as np
+
+COPY = re.compile(r"_aug\d+(?=\.\w+$)")  # what `ctx-encoder augment` appends
 
 
 def example_ids(names: Sequence[str]) -> np.ndarray:
@@ -18,6 +21,7 @@ def validation_mask(names: Sequence[str], fraction: float) -> np.ndarray:
 
   A name is, where its hash in [0, 1) is below `fraction`. So an example stays where
   it is when others are added or taken away, and a larger fraction only adds to it.
+  Augmented copies (`monet_aug03.jpg`) go where their original (`monet.jpg`) goes.
 
   Args:
     names: `N` names.
@@ -25,7 +29,8 @@ def validation_mask(names: Sequence[str], fraction: float) -> np.ndarray:
   Returns:
     bool `[N]`, True = validation.
   """
-  return np.array([_uniform(name) < fraction for name in names], bool)
+  originals = (COPY.sub("", name) for name in names)
+  return np.array([_uniform(name) < fraction for name in originals], bool)
 
 
 def subset(names: Sequence[str], max_images: int) -> list[int]:

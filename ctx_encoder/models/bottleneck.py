@@ -68,6 +68,11 @@ class Conv(nn.Module):
     x = nn.leaky_relu(x, LEAKY_SLOPE)
     return layers.batch_norm(self.settings, self.momentum, train, name="norm")(x)
 
+  @nn.nowrap
+  def momenta(self) -> dict:
+    """Returns the BatchNorm momenta, nested as the running statistics are."""
+    return {"norm": self.momentum}
+
 
 class Channelwise(nn.Module):
   """A dense layer over space for each channel, then a 1x1 convolution across channels.

@@ -4,7 +4,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ctx_encoder.models.layers import ConvStage, ConvTranspose, Settings, Stage
+from ctx_encoder.models.layers import (
+  ConvStage,
+  ConvTranspose,
+  Settings,
+  Stage,
+  stage_momenta,
+)
 
 _NORMED = ("relu", "norm")
 
@@ -67,3 +73,8 @@ class Decoder(nn.Module):
       shape = (x.shape[0], self.size, self.size, 3)
       x = jax.image.resize(x, shape, "bilinear", antialias=False)
     return jnp.tanh(x)
+
+  @nn.nowrap
+  def momenta(self) -> dict:
+    """Returns the BatchNorm momenta, nested as the running statistics are."""
+    return stage_momenta(self.stages)

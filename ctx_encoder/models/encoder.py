@@ -6,7 +6,13 @@ import math
 import flax.linen as nn
 import jax
 
-from ctx_encoder.models.layers import ConvStage, Settings, Stage, stage_keys
+from ctx_encoder.models.layers import (
+  ConvStage,
+  Settings,
+  Stage,
+  stage_keys,
+  stage_momenta,
+)
 
 _ALEXNET = {"stride": 1, "momentum": 0.99}
 
@@ -86,3 +92,8 @@ class Encoder(nn.Module):
       block = ConvStage(stage, self.settings, name=f"stage{i + 1}")
       x = block(x, train=train, keys=stage_keys(keys, i))
     return x
+
+  @nn.nowrap
+  def momenta(self) -> dict:
+    """Returns the BatchNorm momenta, nested as the running statistics are."""
+    return stage_momenta(self.stages)

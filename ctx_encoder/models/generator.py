@@ -6,7 +6,7 @@ import jax
 from ctx_encoder.models import bottleneck as bottlenecks
 from ctx_encoder.models import decoder as decoders
 from ctx_encoder.models import encoder as encoders
-from ctx_encoder.models.layers import Settings, stage_keys
+from ctx_encoder.models.layers import Settings, stage_keys, unbiased_statistics
 
 
 class Generator(nn.Module):
@@ -32,6 +32,15 @@ class Generator(nn.Module):
   ) -> jax.Array:
     x = self.encode(x, train=train, keys=keys)
     return self.decoder(x, train=train, keys=stage_keys(keys, 2))
+
+  @nn.nowrap
+  def unbiased_statistics(self, batch_stats: dict, updates: jax.Array) -> dict:
+    """Returns running statistics without their start; see `unbiased_statistics`."""
+    parts = ("encoder", "bottleneck", "decoder")
+    momenta = {
+      part: getattr(self, part).momenta() for part in parts if part in batch_stats
+    }
+    return unbiased_statistics(batch_stats, momenta, updates)
 
 
 def photos(

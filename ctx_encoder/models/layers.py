@@ -184,3 +184,37 @@ def stage_keys(keys: jax.Array | None, stage: int) -> jax.Array | None:
   if keys is None:
     return None
   return jax.vmap(lambda key: jax.random.fold_in(key, stage))(keys)
+
+
+def stage_momenta(stages: tuple[Stage, ...]) -> dict[str, dict[str, float]]:
+  """Returns the BatchNorm momentum of every stage that has one, by parameter path."""
+  return {
+    f"stage{i + 1}": {"norm": stage.momentum}
+    for i, stage in enumerate(stages)
+    if "norm" in stage.then
+  }
+
+
+def unbiased_statistics(batch_stats, momenta, updates: jax.Array):
+  """Takes what is left of their start out of running statistics.
+
+  Running means start at 0 and variances at 1, and after t updates a share m^t of that
+  is left, m being the momentum: 37 % after 100 updates at 0.99. Without it they are the
+  weighted means of the batches' statistics, as in Adam's correction of its moments.
+
+  Args:
+    batch_stats: nested dict that ends in `{"mean": [C], "var": [C]}`.
+    momenta: the same nesting, ending in a momentum.
+    updates: int scalar, t; at 0 the statistics are returned as they are.
+
+  Returns:
+    Nested dict like `batch_stats`.
+  """
+  if not isinstance(momenta, dict):
+    left = jnp.where(updates > 0, jnp.power(momenta, updates), 0.0)
+    mean, var = batch_stats["mean"], batch_stats["var"]
+    return {"mean": mean / (1 - left), "var": (var - left) / (1 - left)}
+  return {
+    name: unbiased_statistics(stats, momenta[name], updates)
+    for name, stats in batch_stats.items()
+  }
