@@ -158,9 +158,9 @@ def test_width_multiplies_channels_and_leaves_at_least_one():
   settings = Settings(width=0.5)
   assert [settings.channels(count) for count in (1, 3, 96, 4000)] == [1, 2, 48, 2000]
   assert Settings(width=0.001).channels(64) == 1
-  half = shapes_of(PatchGAN(settings=settings), 1, 64, 64, 3)[0]["params"]
-  assert half["stage4"]["conv"]["kernel"].shape == (4, 4, 128, 256)
-  assert half["output"]["conv"]["kernel"].shape == (4, 4, 256, 1)
+  double = shapes_of(PatchGAN(settings=Settings(width=2)), 1, 64, 64, 3)[0]["params"]
+  assert double["stage4"]["conv"]["kernel"].shape == (4, 4, 512, 1024)
+  assert double["output"]["conv"]["kernel"].shape == (4, 4, 1024, 1)  # still one logit
 
 
 @pytest.mark.parametrize(
