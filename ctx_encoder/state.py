@@ -87,6 +87,23 @@ def inference_variables(generator: Generator, state: TrainState) -> dict[str, Py
   return {"params": state.average or own.params, "batch_stats": stats}
 
 
+def magnitudes(state: TrainState) -> dict[str, jax.Array]:
+  """Returns the largest magnitude in each part of both networks, float32 scalars.
+
+  One is not finite where any value of that part is not.
+  """
+
+  def largest(tree: PyTree) -> jax.Array:
+    each = [jnp.max(jnp.abs(x)).astype(jnp.float32) for x in jax.tree.leaves(tree)]
+    return jnp.max(jnp.stack([jnp.zeros(()), *each]))
+
+  return {
+    f"{name}.{part}": largest(getattr(getattr(state, name), part))
+    for name in ("generator", "discriminator")
+    for part in ("params", "batch_stats", "opt_state")
+  }
+
+
 def _network_state(variables, optimizer) -> NetworkState:
   params = variables["params"]
   stats = variables.get("batch_stats", {})

@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from ctx_encoder import config as configuration
 from ctx_encoder.checkpoint import Checkpoints, check_config
 from ctx_encoder.history import History
 from ctx_encoder.interruption import Interruption
-from ctx_encoder.state import TrainState, inference_variables
+from ctx_encoder.state import TrainState, inference_variables, magnitudes
 from ctx_encoder.step import make_eval_step
 
 Say = Callable[[str], None]
@@ -30,8 +30,11 @@ Say = Callable[[str], None]
 _RUNS_ONCE = {"xla_backend_optimization_level": 0}
 
 
+_magnitudes = jax.jit(magnitudes)
+
+
 class NonFiniteError(RuntimeError):
-  """A loss became infinite or not a number."""
+  """A loss or a parameter became infinite or not a number."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +65,7 @@ def train(config: ConfigDict, workdir: str | Path, *, say: Say = print) -> Outco
     ValueError: the configuration or the data is not usable, or the work directory
       belongs to another configuration.
     FileNotFoundError: there is no such data.
-    NonFiniteError: a loss became infinite or not a number.
+    NonFiniteError: a loss or a parameter became infinite or not a number.
   """
   started = time.time()
   configuration.validate(config)
@@ -284,6 +287,8 @@ class Loop:
     return results
 
   def save(self, state: TrainState, metrics: dict[str, float] | None = None) -> None:
+    # A loss tells of the parameters before its step; these are the ones after it.
+    self.check_finite(_magnitudes(state), int(state.step))
     self.checkpoints.save(int(state.step), state, metrics=metrics, **self.saved)
 
   def draw_curves(self, references: dict[str, float] | None = None) -> None:
@@ -312,14 +317,16 @@ class Loop:
     scores = [line["eval/psnr_hole"] for line in self.history.validations()]
     return 0 < patience < len(scores) - int(np.argmax(scores)) if scores else False
 
-  def check_finite(self, line: dict[str, float], step: int) -> None:
-    bad = [f"{name} is {x}" for name, x in line.items() if not math.isfinite(x)]
+  def check_finite(self, values: Mapping[str, Any], step: int) -> None:
+    bad = [f"{name} is {x}" for name, x in values.items() if not math.isfinite(x)]
     if not bad:
       return
+    self.checkpoints.wait()
     saved = self.checkpoints.latest()
+    last = f"The last checkpoint, step {saved} in {self.workdir}, is good."
     raise NonFiniteError(
-      f"At step {step} {', '.join(bad)}. The last good checkpoint is"
-      f" {'none' if saved is None else f'step {saved}'} in {self.workdir}."
+      f"At step {step} {', '.join(bad)}."
+      f" {'There is no checkpoint yet.' if saved is None else last}"
       " A lower optimizer.learning_rate often helps."
     )
 
