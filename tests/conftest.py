@@ -41,7 +41,7 @@ def compilation_cache(shared_folder):
   """Keeps what took long to compile: a run that is resumed compiles it again."""
   folder = shared_folder / "compiled"
   jax.config.update("jax_compilation_cache_dir", str(folder))
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
   return folder
 
 

@@ -19,7 +19,12 @@ from tiny import SIZE
 from ctx_encoder import build, losses, masks
 from ctx_encoder.augment import make_augment
 from ctx_encoder.pixels import to_uint8
-from ctx_encoder.state import NetworkState, TrainState, init_state
+from ctx_encoder.state import (
+  NetworkState,
+  TrainState,
+  inference_variables,
+  init_state,
+)
 from ctx_encoder.step import Task, make_dispatch, make_eval_step, make_train_step
 
 BATCH = 4
@@ -508,6 +513,23 @@ def test_the_average_follows_slowly():
     assert (np.abs(average - new) > 1e-5).any()
   _, state = recorders(make_task())
   assert state.average is None
+
+
+def test_the_average_is_what_completes_images(networks, state, step):
+  generator, _ = networks
+  after, _ = step(state, tiny.batch(BATCH), KEY)
+  plain = inference_variables(generator, after)
+  assert_same(plain["params"], after.generator.params)
+  averaged = inference_variables(
+    generator, after.replace(average=state.generator.params)
+  )
+  assert_same(averaged["params"], state.generator.params)
+  assert_same(averaged["batch_stats"], plain["batch_stats"])
+  # One update of momentum 0.8 has moved the mean a fifth of the way from 0.
+  moved = after.generator.batch_stats["decoder"]["stage1"]["norm"]["mean"]
+  assert_close(
+    plain["batch_stats"]["decoder"]["stage1"]["norm"]["mean"], 5 * moved, 1e-5
+  )
 
 
 def test_gradient_norms_are_measured_where_asked_for():
