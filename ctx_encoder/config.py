@@ -406,10 +406,14 @@ def variant(config: config_dict.ConfigDict, name: str) -> config_dict.ConfigDict
     config.name += "_quick"
     config.data.image_size = 64
     config.data.load_size = 0
-    config.model.width = config.discriminator.width = 0.25
+    config.model.width = 0.25
+    config.model.dropout = 0.0
+    config.discriminator.width = 0.125
+    config.optimizer.learning_rate = 5e-4
+    config.ema_decay = 0.99
     config.batch_size = 16
-    config.num_steps = 400
-    config.eval.every_epochs = 5
+    config.num_steps = 900
+    config.eval.every_epochs = 2
   elif name:
     raise ValueError(f"A configuration has one variant, quick, not {name!r}.")
   return config
