@@ -105,10 +105,6 @@ def terminate(state, metrics):
   return state, metrics
 
 
-def power_cut(state, metrics):
-  raise RuntimeError("power cut")
-
-
 def no_steps(step):
   raise AssertionError("A step is about to be made.")
 
@@ -154,11 +150,20 @@ def test_a_run_cut_off_twice_ends_with_the_same_bits(whole, tmp_path, monkeypatc
   assert "The same command goes on" in said
   assert Checkpoints(tmp_path / "checkpoints").latest() == 4
 
+  validate = trainer.Loop.validate
+
+  def power_cut(loop, state, step, seconds):
+    if step == STEPS:
+      raise RuntimeError("power cut")
+    return validate(loop, state, step, seconds)
+
   with monkeypatch.context() as patch:
-    at_step(patch, 8, power_cut)
+    patch.setattr(trainer.Loop, "validate", power_cut)
     with pytest.raises(RuntimeError, match="power cut"):
       run(config, tmp_path)
   assert Checkpoints(tmp_path / "checkpoints").latest() == 6
+  # Steps 7 and 8 were measured; they are made, and measured, once more.
+  assert lines_without_time(tmp_path)[-1]["step"] == STEPS
 
   outcome, said = run(config, tmp_path)
   assert "Resuming at step 6 of 8" in said
