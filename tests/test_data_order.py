@@ -126,3 +126,11 @@ def test_subset_keeps_the_share_of_validation():
   names = [f"{number:05d}.jpg" for number in range(10_000)]
   held_out = validation_mask(names, 0.2)[subset(names, 2000)]
   assert held_out.mean() == pytest.approx(0.2, abs=0.03)
+
+
+def test_augmented_copies_go_where_their_original_goes():
+  originals = [f"monet{number}.jpg" for number in range(100)]
+  copies = [f"monet{number}_aug{number:02d}.jpg" for number in range(100)]
+  held_out = validation_mask(originals, 0.3)
+  assert held_out.any()
+  np.testing.assert_array_equal(validation_mask(copies, 0.3), held_out)
