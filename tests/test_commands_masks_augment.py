@@ -9,7 +9,7 @@ from PIL import Image
 
 from ctx_encoder import data
 from ctx_encoder.commands import augment, masks
-from ctx_encoder.data import samples
+from ctx_encoder.data import samples, split
 
 
 def call(command, *arguments):
@@ -195,7 +195,7 @@ class TestAugment:
     """The name before _augNN is the original's, so the split can go by it."""
     assert run_augment(originals, tmp_path / "out", "--copies", 2) == 0
     for name in contents(tmp_path / "out"):
-      assert name == "augment.json" or augment.COPY.sub("", name) in {
+      assert name == "augment.json" or split.COPY.sub("", name) in {
         "monet0.jpg",
         "monet1.jpg",
         "monet2.jpg",
