@@ -1,6 +1,8 @@
 """The report's 'Photos' generator (AlexNet-like) for arbitrary regions.
 
 python launch.py --config=configs/photos_region.py --config.data.path=FOLDER
+
+Beyond the report: left-right flips, and averaged parameters for validation and use.
 """
 
 from ctx_encoder import config as base
