@@ -1,6 +1,6 @@
 """The report's 'Monet' generator (DCGAN-like) for all three kinds of holes.
 
-python launch.py --config=configs/monet_combined.py --config.data.path=FOLDER
+  python launch.py --config=configs/monet_combined.py --config.data.path=FOLDER
 
 Paintings are augmented on the fly, with the kinds of changes that the report names.
 Beyond the report: averaged parameters for validation and use.

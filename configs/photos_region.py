@@ -1,6 +1,6 @@
 """The report's 'Photos' generator (AlexNet-like) for arbitrary regions.
 
-python launch.py --config=configs/photos_region.py --config.data.path=FOLDER
+  python launch.py --config=configs/photos_region.py --config.data.path=FOLDER
 
 Beyond the report: left-right flips, and averaged parameters for validation and use.
 """
