@@ -1,0 +1,248 @@
+"""Every configuration from end to end, launch.py and the ctx-encoder command."""
+
+import importlib
+import json
+import math
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from ctx_encoder import cli, evaluate, figures, history, trainer
+from ctx_encoder import config as configuration
+from ctx_encoder.checkpoint import Checkpoints
+
+ROOT = pathlib.Path(__file__).parent.parent
+CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))
+
+# The report's models: two generators, each for three kinds of holes and all combined.
+REPORT = {
+  f"{generator}_{name}": (generator, kind)
+  for generator in ("photos", "monet")
+  for name, kind in (
+    ("center", "center"),
+    ("block", "random_block"),
+    ("region", "random_region"),
+    ("combined", "combined"),
+  )
+}
+
+
+def get_config(name, *variant):
+  return importlib.import_module(f"configs.{name}").get_config(*variant)
+
+
+def cut_down(config):
+  """Makes the networks and images of a configuration as small as they can be."""
+  side, full = 16, config.data.image_size
+  if config.data.load_size:
+    config.data.load_size = side * config.data.load_size // full
+  if config.reconstruction.overlap:  # a pixel of it, and the hole inside that
+    config.reconstruction.overlap = 1
+    config.masks.center_fraction = (side / 2 - 2) / side
+  config.data.image_size = side
+  config.data.loader = "pillow"
+  config.model.width = config.discriminator.width = 0.05
+  config.discriminator.depth = 1
+  config.batch_size = 4
+  config.num_steps = 2
+  config.eval.grid_images = 2
+  config.log.every_steps = 1
+  return config
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_configuration_trains(name, photographs, tmp_path, monkeypatch):
+  monkeypatch.setattr(figures, "curves", lambda *args, **kwargs: None)  # a second each
+  config = cut_down(get_config(name))
+  config.data.path = str(photographs)
+  said = []
+  outcome = trainer.train(config, tmp_path, say=said.append)
+  assert (outcome.step, outcome.reason) == (2, "finished")
+  assert evaluate.table(outcome.results) in said[-1]
+  assert math.isfinite(outcome.results[evaluate.MODEL]["psnr_hole"])
+
+  *training, validation = history.read(tmp_path / "metrics.jsonl")
+  assert [line["step"] for line in training] == [1, 2]
+  for line in (*training, validation):
+    assert all(math.isfinite(value) for value in line.values())
+  for term, weight in config.loss_weights.items():
+    assert (f"loss/{term}" in training[0]) == (weight > 0)
+  assert Checkpoints(tmp_path / "checkpoints").steps() == [2]
+  saved = Checkpoints(tmp_path / "checkpoints").read_config()
+  assert saved == json.loads(config.to_json_best_effort())
+  for file in ("results.json", "images/step_0000002.png"):
+    assert (tmp_path / file).stat().st_size > 0
+
+
+def test_the_reports_models_are_there():
+  for name, (generator, kind) in REPORT.items():
+    config = get_config(name)
+    assert config.model.generator == generator
+    assert config.masks.kind == kind
+    assert config.masks.fill == "black"
+    assert config.data.image_size == 128
+    assert config.optimizer.learning_rate == 2e-4
+    assert config.optimizer.b1 == 0.5
+    weights = config.loss_weights
+    assert (weights.reconstruction, weights.adversarial) == (0.999, 0.001)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_configuration_is_valid_new_and_documented(name):
+  module = importlib.import_module(f"configs.{name}")
+  config, quick = module.get_config(), module.get_config("quick")
+  for each in (config, quick):
+    configuration.validate(each)
+    assert each.is_locked
+  assert config.name == name
+  assert quick.name == f"{name}_quick"
+  config.masks.kind = "changed"
+  config.augment.rotation = 77.0
+  assert module.get_config().masks.kind != "changed"
+  assert quick.augment.rotation != 77.0
+  command = rf"^\s*python launch\.py --config=configs/{name}\.py( |$)"
+  assert re.search(command, module.__doc__, re.MULTILINE)
+
+
+# launch.py in processes of its own
+
+
+def launch(*arguments, cwd=ROOT, **environment):
+  return subprocess.run(
+    [sys.executable, str(ROOT / "launch.py"), *map(str, arguments)],
+    cwd=cwd,
+    env=os.environ | environment,
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+
+
+BLOCK = "--config=configs/photos_block.py"
+
+
+@pytest.fixture(scope="module")
+def without_jax(tmp_path_factory):
+  """Returns a PYTHONPATH on which nothing slow can be imported."""
+  folder = tmp_path_factory.mktemp("without_jax")
+  for package in ("jax", "flax", "orbax", "tensorflow"):
+    (folder / f"{package}.py").write_text("raise SystemExit('slow')")
+  return os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+
+
+@pytest.mark.parametrize(
+  ("arguments", "words"),
+  [
+    ([], "which one? For example --config=configs/photos_block.py:quick"),
+    ([BLOCK, "--config.masks.knid=brush"], "'masks.knid'; nearest: masks.kind"),
+    ([BLOCK, "--config.mask=brush"], "there is no field 'mask'"),
+    ([BLOCK, "--config.batch_size=many"], "--config.batch_size=many: invalid"),
+    ([BLOCK, "--config.batch_size=0"], "'batch_size' must be within [1, inf], not 0"),
+    ([BLOCK, "--config.masks.kind=blok"], "not 'blok' (did you mean 'random_block'?)"),
+    ([BLOCK, "--colour=red"], "Unknown command line flag 'colour'"),
+    ([BLOCK, "photos/"], "'photos/' is not a flag"),
+    (["--config=configs/none.py"], "No such file or directory: 'configs/none.py'"),
+    ([BLOCK + ":fast"], "A configuration has one variant, quick, not 'fast'"),
+  ],
+)
+def test_what_is_wrong_is_one_line_at_once(arguments, words, without_jax, tmp_path):
+  workdir = tmp_path / "run"
+  ended = launch(*arguments, f"--workdir={workdir}", PYTHONPATH=without_jax)
+  assert ended.returncode == 1
+  assert ended.stdout == ""
+  assert ended.stderr.startswith("launch.py: ")
+  assert ended.stderr.count("\n") == 1
+  assert words in ended.stderr
+  assert not workdir.exists()
+
+
+def test_launch_trains_and_goes_on(photographs, tmp_path):
+  arguments = [
+    f"--config={ROOT / 'configs' / 'photos_center.py'}",
+    f"--config.data.path={photographs}",
+    "--config.data.image_size=16",
+    "--config.data.loader=pillow",
+    "--config.model.width=0.05",
+    "--config.discriminator.depth=1",
+    "--config.loss_weights.adversarial=0",  # half of the time to compile
+    "--config.batch_size=4",
+    "--config.eval.grid_images=1",
+  ]
+  ended = launch(*arguments, "--config.num_steps=2", cwd=tmp_path)
+  assert ended.returncode == 0, ended.stderr
+  assert "Traceback" not in ended.stderr
+  workdir = tmp_path / "runs" / "photos_center"
+  assert "17 training and 3 validation images" in ended.stdout
+  assert "over the hole" in ended.stdout
+  assert f"are in {workdir}." in ended.stdout
+  for file in ("results.json", "curves.png", "metrics.jsonl"):
+    assert (workdir / file).exists()
+  assert list((workdir / "cache").iterdir())
+
+  again = launch(*arguments, "--config.num_steps=2", cwd=tmp_path)
+  assert again.returncode == 0, again.stderr
+  assert f"Resuming at step 2 of 2 from {workdir}." in again.stdout
+  assert again.stdout.split("On 3 ")[1] == ended.stdout.split("On 3 ")[1]
+
+  other = launch(*arguments, "--config.num_steps=2", "--config.seed=1", cwd=tmp_path)
+  assert other.returncode == 1
+  assert "seed: 0 in the checkpoint, 1 now" in other.stderr
+  assert other.stderr.startswith("launch.py: The checkpoint was made under another")
+  assert other.stderr.count("\n") == 1
+
+
+# ctx-encoder
+
+
+def test_the_command_helps(capsys):
+  for arguments in ([], ["--help"], ["-h"]):
+    assert cli.main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.startswith("usage: ctx-encoder COMMAND")
+    for name, summary in cli.COMMANDS.items():
+      assert f"  {name}" in out
+      assert summary in out
+
+
+def test_an_unknown_command_is_told(capsys):
+  assert cli.main(["paint"]) == 2
+  out, err = capsys.readouterr()
+  assert out == ""
+  assert err.startswith("ctx-encoder: there is no command 'paint'.\n")
+  assert "usage: ctx-encoder COMMAND" in err
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_explains_itself(name, capsys):
+  with pytest.raises(SystemExit) as ended:
+    cli.main([name, "--help"])
+  assert ended.value.code == 0
+  out = capsys.readouterr().out
+  assert out.startswith(f"usage: ctx-encoder {name}")
+  assert f"ctx-encoder {name}" in out.split("\n", 1)[1]  # an example
+
+
+def test_a_missing_package_is_told(capsys, monkeypatch):
+  def missing(name):
+    raise ModuleNotFoundError("No module named 'dm_pix'", name="dm_pix")
+
+  monkeypatch.setattr(importlib, "import_module", missing)
+  assert cli.main(["augment"]) == 1
+  assert capsys.readouterr().err == (
+    "ctx-encoder augment needs dm_pix, which is not installed:"
+    " pip install 'ctx-encoder[train]'\n"
+  )
+
+
+def test_the_configuration_is_listed(capsys):
+  assert cli.main(["config", "learning_rate"]) == 0
+  assert capsys.readouterr().out == (
+    "optimizer.learning_rate = 0.0002\n"
+    "    of the discriminator\n"
+    "    float, at least 0, at most 10\n"
+  )
