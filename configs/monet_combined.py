@@ -15,12 +15,6 @@ def get_config(variant: str = ""):
   config.batch_size = 16
   config.model.generator = "monet"
   config.masks.kind = "combined"
-  config.augment.rotation = 10.0
-  config.augment.zoom = 0.2
-  config.augment.crop = 0.1
-  config.augment.flip_horizontal = 0.5
-  config.augment.brightness = 0.1
-  config.augment.contrast = 0.1
-  config.augment.saturation = 0.1
+  config.augment.update(base.PAINTINGS)
   config.ema_decay = 0.999
   return base.variant(config, variant)

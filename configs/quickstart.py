@@ -3,6 +3,8 @@
   python launch.py --config=configs/quickstart.py
 
 It shows that everything works, within minutes on a laptop; it is not meant to impress.
+Encoder and decoder are those of 'Monet', between them Pathak's channel-wise bottleneck:
+having few weights, it learns most from few pictures.
 """
 
 from ctx_encoder import config as base
@@ -11,9 +13,10 @@ from ctx_encoder import config as base
 def get_config(variant: str = ""):
   config = base.variant(base.default(), "quick")
   config.name = "quickstart"
+  config.num_steps = 1200
+  config.model.generator = "monet"
+  config.model.bottleneck = "channelwise"
   config.masks.kind = "combined"
   config.masks.probabilities.brush = 1.0
-  config.num_steps = 1000
-  if variant:
-    return base.variant(config, variant)
-  return config
+  config.augment.flip_horizontal = 0.5
+  return base.variant(config, variant)

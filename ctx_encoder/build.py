@@ -13,7 +13,8 @@ from ctx_encoder import masks
 from ctx_encoder.augment import make_augment
 from ctx_encoder.models import GENERATORS, Generator, PatchGAN, Settings
 from ctx_encoder.state import TrainState, init_state
-from ctx_encoder.step import Task, TrainStep, make_train_step
+from ctx_encoder.step import TrainStep, make_train_step
+from ctx_encoder.task import Task
 
 
 @dataclasses.dataclass(frozen=True)

@@ -170,14 +170,11 @@ class Checkpoints:
       FileNotFoundError: there is no such checkpoint.
       DamagedError: the record of that step, or of every step, is damaged.
     """
-    if step is not None:
-      return self._read_record(step)["config"]
-    for step in self._latest_first():
-      if (saved := self._find_record(step)) is not None:
-        return saved["config"]
-    raise DamagedError(
-      self._directory, "none of its steps is whole; use another --workdir"
-    )
+    return self._read_readable(step)["config"]
+
+  def read_extra(self, step: int | None = None) -> dict[str, Any]:
+    """Returns the `extra` saved with a step; as `read_config`."""
+    return self._read_readable(step)["extra"]
 
   def wait(self) -> None:
     """Waits until the last save is finished; raises what it failed with."""
@@ -261,6 +258,16 @@ class Checkpoints:
         f" {', '.join(map(str, steps[::-1]))}."
       )
     return record.read(self._folder(step))
+
+  def _read_readable(self, step: int | None) -> Record:
+    if step is not None:
+      return self._read_record(step)
+    for step in self._latest_first():
+      if (saved := self._find_record(step)) is not None:
+        return saved
+    raise DamagedError(
+      self._directory, "none of its steps is whole; use another --workdir"
+    )
 
   def _find_record(self, step: int) -> Record | None:
     """Returns the record of a step; None where there is none that is whole."""

@@ -34,6 +34,18 @@ class Field:
     return self.kind or type(self.default)
 
 
+# Augmentation that suits paintings: they have an up and a down, and their colours are
+# the painter's.
+PAINTINGS = {
+  "rotation": 10.0,
+  "zoom": 0.2,
+  "crop": 0.1,
+  "flip_horizontal": 0.5,
+  "brightness": 0.1,
+  "contrast": 0.1,
+  "saturation": 0.1,
+}
+
 MASK_KINDS = ("center", "random_block", "random_region", "brush")
 
 SCHEMA: dict[str, Any] = {
@@ -412,7 +424,7 @@ def variant(config: config_dict.ConfigDict, name: str) -> config_dict.ConfigDict
     config.optimizer.learning_rate = 5e-4
     config.ema_decay = 0.99
     config.batch_size = 16
-    config.num_steps = 1200
+    config.num_steps = 1500
     config.eval.every_epochs = 5
   elif name:
     raise ValueError(f"A configuration has one variant, quick, not {name!r}.")

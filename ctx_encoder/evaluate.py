@@ -1,7 +1,6 @@
 """Metrics of a generator, and of the baselines, over a set of images."""
 
-import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,6 +13,8 @@ Means = dict[str, float]
 
 MODEL = "this model"  # its row among those of the baselines
 
+_by_region = jax.jit(metrics.by_region)
+
 
 def evaluate(
   eval_step: EvalStep,
@@ -22,7 +23,6 @@ def evaluate(
   key: jax.Array,
   *,
   batch_size: int,
-  progress: Callable[[Iterator], Iterator] = iter,
 ) -> Means:
   """Returns the mean over images of every metric of the evaluation step.
 
@@ -32,10 +32,9 @@ def evaluate(
     examples: images to complete.
     key: PRNG key of the masks.
     batch_size: images a call; it does not change the result.
-    progress: wraps the iterator over batches, e.g. to show a bar.
   """
   total = _Mean()
-  for batch in progress(data.validation_batches(examples, batch_size=batch_size)):
+  for batch in data.validation_batches(examples, batch_size=batch_size):
     measured, _ = eval_step(variables, _inputs(batch), key)
     total.add(measured, batch["weight"])
   return total.means()
@@ -54,16 +53,16 @@ def compare(
   All complete the same images and holes. Baselines work on uint8 images, as they would
   in use.
   """
-  totals = {name: _Mean() for name in (*baselines.available(), MODEL)}
-  by_region = _jitted_metrics()
+  systems = baselines.available()
+  totals = {name: _Mean() for name in (*systems, MODEL)}
   for batch in data.validation_batches(examples, batch_size=batch_size):
     measured, images = eval_step(variables, _inputs(batch), key)
     totals[MODEL].add(measured, batch["weight"])
     originals = np.asarray(pixels.to_uint8(images["original"]))
     masks = np.asarray(images["mask"][..., 0]) > 0
-    for name, complete in baselines.available().items():
+    for name, complete in systems.items():
       completed = np.stack(list(map(complete, originals, masks)))
-      measured = by_region(
+      measured = _by_region(
         pixels.from_uint8(completed), images["original"], images["mask"]
       )
       totals[name].add(measured, batch["weight"])
@@ -128,8 +127,3 @@ class _Mean:
 
 def _inputs(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   return {"image": batch["image"], "index": batch["index"]}
-
-
-@functools.cache
-def _jitted_metrics():
-  return jax.jit(metrics.by_region)

@@ -49,7 +49,14 @@ def silhouettes(config: ConfigDict) -> np.ndarray | None:
   return load_silhouettes(masks.path, config.data.image_size, masks.inverted)
 
 
-def mean_color(examples: data.Examples, most: int = 500) -> np.ndarray:
-  """Returns the mean colour of some images spread over the set, `[3]` in [0, 255]."""
+def mean_color(
+  config: ConfigDict, examples: data.Examples, most: int = 500
+) -> list[float]:
+  """Returns the mean colour of some images spread over the set, `[3]` in [0, 255].
+
+  Grey where the configuration does not ask for it: it may cost decoding the images.
+  """
+  if config.masks.fill != "mean":
+    return [127.5] * 3
   positions = np.unique(np.linspace(0, len(examples) - 1, most).astype(int))
-  return examples.gather(positions).mean(axis=(0, 1, 2), dtype=np.float64)
+  return examples.gather(positions).mean(axis=(0, 1, 2), dtype=np.float64).tolist()

@@ -17,6 +17,7 @@ from ctx_encoder import augment as augmentation
 from ctx_encoder import losses, masks, metrics, pixels
 from ctx_encoder.models import Generator, PatchGAN
 from ctx_encoder.state import NetworkState, TrainState
+from ctx_encoder.task import Examples, Task
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -24,68 +25,6 @@ TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
 
 # Each use of randomness has a stream of its own: what one draws never moves another.
 _STREAMS = {"masks": 0, "augment": 1, "dropout": 2, "evaluation": 3}
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-  """What the generator is asked for, and how its answer is judged.
-
-  image_size: side of the generator's input.
-  sample_mask: PRNG key to mask, see `masks.make_sampler`.
-  augment: (PRNG key, image) to image, see `augment.make_augment`.
-  fill: colour of the hole, RGB in [0, 1].
-  normalization: see `pixels.scale_of`.
-  mask_channel: whether the generator sees the mask as a fourth channel.
-  predict: "image", or "patch" for the centre half alone.
-  sees: what the discriminator is shown: the "completed" image, the generator's raw
-    "output", or the raw centre "patch".
-  norm, per: "l2" or "l1" error, divided by the size of the "hole" or the "image".
-  overlap: pixels around the hole that are predicted too; their error counts
-    `overlap_weight` times.
-  loss_weights: factors of "reconstruction" and "adversarial". Where the latter is 0 the
-    discriminator is neither run nor trained.
-  """
-
-  image_size: int
-  sample_mask: masks.Sampler
-  augment: augmentation.Augment
-  fill: tuple[float, float, float] = (0.0, 0.0, 0.0)
-  normalization: str = "symmetric"
-  mask_channel: bool = False
-  predict: str = "image"
-  sees: str = "completed"
-  norm: str = "l2"
-  per: str = "hole"
-  overlap: int = 0
-  overlap_weight: float = 10.0
-  loss_weights: Mapping[str, float] = dataclasses.field(
-    default_factory=lambda: {"reconstruction": 0.999, "adversarial": 0.001}
-  )
-
-  @property
-  def channels(self) -> int:
-    """Channels of the generator's input."""
-    return 4 if self.mask_channel else 3
-
-  @property
-  def output_size(self) -> int:
-    """Side of the generator's output."""
-    return self.image_size // 2 if self.predict == "patch" else self.image_size
-
-  @property
-  def judged_size(self) -> int:
-    """Side of what the discriminator sees."""
-    return self.output_size if self.sees == "patch" else self.image_size
-
-
-@dataclasses.dataclass(frozen=True)
-class _Examples:
-  """A batch as the networks see it; `targets` and `inputs` are normalised."""
-
-  mask: jax.Array
-  targets: jax.Array
-  inputs: jax.Array
-  scale: pixels.Scale
 
 
 def make_train_step(
@@ -167,14 +106,14 @@ def make_train_step(
       return outputs, changed["batch_stats"]
 
     def shown(outputs):
-      return _shown(task, outputs, examples.targets, examples.mask)
+      return task.judged(outputs, examples)
 
     outputs, pull_generator, generator_stats = jax.vjp(
       generate, state.generator.params, has_aux=True
     )
 
     def objective(outputs, logits_fake):
-      terms = {"reconstruction": _reconstruction(task, outputs, examples)}
+      terms = {"reconstruction": task.reconstruction(outputs, examples)}
       if adversarial:
         terms["adversarial"] = losses.generator_loss(logits_fake)
       return losses.combine(terms, task.loss_weights)
@@ -185,7 +124,7 @@ def make_train_step(
     if adversarial:
       # The discriminator's update: the outputs are constants to it.
       images_fake, pull_shown = jax.vjp(shown, outputs)
-      images_real = _shown_real(task, examples.targets)
+      images_real = task.judged_real(examples)
       params, stats = judged.params, judged.batch_stats
       logits_real, pull_real, stats = jax.vjp(
         lambda p: judge(p, stats, images_real), params, has_aux=True
@@ -240,7 +179,7 @@ def make_train_step(
     measured |= terms | {"loss/total": total}
     if grad_norms:
       measured["grad_norm/generator"] = optax.tree.norm(grads)
-    completed = _completed(task, outputs, examples)
+    completed = task.completed(outputs, examples)
     measured["psnr_hole"] = jnp.mean(
       metrics.psnr(completed, examples.scale.restore(examples.targets), examples.mask)
     )
@@ -279,14 +218,14 @@ def make_eval_step(
       pixels.from_uint8(batch["image"]), task.image_size
     )
     mask = masks.for_examples(task.sample_mask, key, batch["index"])
-    examples = _as_seen(task, images, mask)
+    examples = task.see(images, mask)
     keys = _example_keys(_stream(key, "dropout"), batch["index"])
     outputs = cast(
       jax.Array, generator.apply(variables, examples.inputs, train=False, keys=keys)
     )
-    completed = _completed(task, outputs, examples)
+    completed = task.completed(outputs, examples)
     measured = metrics.by_region(completed, images, mask)
-    measured["loss/reconstruction"] = _reconstruction(task, outputs, examples)
+    measured["loss/reconstruction"] = task.reconstruction(outputs, examples)
     shown = {
       "original": images,
       "mask": mask,
@@ -346,64 +285,12 @@ def _example_keys(key: jax.Array, index: jax.Array) -> jax.Array:
   return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
 
 
-def _training_examples(task: Task, batch: Batch, key, position) -> _Examples:
+def _training_examples(task: Task, batch: Batch, key, position) -> Examples:
   images = augmentation.for_examples(
     task.augment, _stream(key, "augment"), position, pixels.from_uint8(batch["image"])
   )
   mask = masks.for_examples(task.sample_mask, _stream(key, "masks"), position)
-  return _as_seen(task, images, mask)
-
-
-def _as_seen(task: Task, images: jax.Array, mask: jax.Array) -> _Examples:
-  scale = pixels.scale_of(images, mask, task.normalization)
-  masked = masks.masked_image(images, mask, jnp.asarray(task.fill))
-  inputs = scale.normalize(masked)
-  if task.mask_channel:
-    inputs = jnp.concatenate([inputs, mask], axis=3)
-  return _Examples(mask, scale.normalize(images), inputs, scale)
-
-
-def _whole(task: Task, outputs: jax.Array) -> jax.Array:
-  """Puts a predicted patch in its place on an empty image."""
-  if task.predict == "image":
-    return outputs
-  margin = (task.image_size - outputs.shape[1]) // 2
-  return jnp.pad(outputs, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
-
-
-def _blend(task: Task, outputs, targets, mask) -> jax.Array:
-  return (1 - mask) * targets + mask * _whole(task, outputs)
-
-
-def _completed(task: Task, outputs: jax.Array, examples: _Examples) -> jax.Array:
-  """Returns the completed images in [0, 1]."""
-  blended = _blend(task, outputs, examples.targets, examples.mask)
-  return examples.scale.restore(blended)
-
-
-def _shown(task: Task, outputs, targets, mask) -> jax.Array:
-  """Returns what the discriminator sees of the generator's work."""
-  if task.sees == "completed":
-    return _blend(task, outputs, targets, mask)
-  return outputs if task.sees == "patch" else _whole(task, outputs)
-
-
-def _shown_real(task: Task, targets: jax.Array) -> jax.Array:
-  if task.sees == "patch":
-    return augmentation.center_crop(targets, task.output_size)
-  return targets
-
-
-def _reconstruction(task: Task, outputs: jax.Array, examples: _Examples) -> jax.Array:
-  """Returns the reconstruction error of each example, `[B]`."""
-  loss = {"l2": losses.masked_l2, "l1": losses.masked_l1}[task.norm]
-  mask, weights = examples.mask, None
-  if task.overlap:
-    ring = masks.border_ring(mask, task.overlap)
-    mask, weights = mask + ring, mask + task.overlap_weight * ring
-  return loss(
-    _whole(task, outputs), examples.targets, mask, per=task.per, weights=weights
-  )
+  return task.see(images, mask)
 
 
 def _move(average, params, step: jax.Array, decay: float):

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ctx_encoder import build, data, evaluate, feed, figures, inputs, sharding
 from ctx_encoder import config as configuration
-from ctx_encoder.checkpoint import Checkpoints, check_config
+from ctx_encoder.checkpoint import Checkpoints, DamagedError, check_config
 from ctx_encoder.history import History
 from ctx_encoder.interruption import Interruption
 from ctx_encoder.state import TrainState, inference_variables, magnitudes
@@ -84,9 +84,11 @@ def train(config: ConfigDict, workdir: str | Path, *, say: Say = print) -> Outco
 
   epoch_steps = len(images.train) // config.batch_size
   total_steps = config.num_steps or config.num_epochs * epoch_steps
-  mean_color = inputs.mean_color(images.train)
+  # A run keeps the colour it began with, even if it goes on with other images.
+  extra = checkpoints.read_extra() if resumed else {}
+  extra = extra or {"mean_color": inputs.mean_color(config, images.train)}
   run = build.run(
-    config, total_steps=total_steps, mean_color=mean_color.tolist(), shapes=shapes
+    config, total_steps=total_steps, mean_color=extra["mean_color"], shapes=shapes
   )
   create = jax.jit(
     lambda: run.init(config.seed, average=config.ema_decay > 0),
@@ -126,10 +128,7 @@ def train(config: ConfigDict, workdir: str | Path, *, say: Say = print) -> Outco
       eval_step=jax.jit(make_eval_step(run.generator, run.task)),
       inference_variables=functools.partial(inference_variables, run.generator),
       key=key,
-      saved={
-        "config": as_json,
-        "extra": {"seed": config.seed, "mean_color": mean_color.tolist()},
-      },
+      saved={"config": as_json, "extra": extra},
       total_steps=total_steps,
       epoch_steps=epoch_steps,
       started=started,
@@ -145,8 +144,12 @@ def train(config: ConfigDict, workdir: str | Path, *, say: Say = print) -> Outco
       )
       return Outcome(int(state.step), total_steps, reason, {})
     checkpoints.wait()
-    best = checkpoints.best()
-    at_best = state if best in (None, int(state.step)) else restore(best)
+    best, at_best = checkpoints.best(), state
+    if best not in (None, int(state.step)):
+      try:
+        at_best = restore(best)
+      except DamagedError as error:
+        say(f"{error} The last step is judged instead.")
     results = loop.finish(at_best)
   return Outcome(int(state.step), total_steps, reason, results)
 

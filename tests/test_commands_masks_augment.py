@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ctx_encoder import data
+from ctx_encoder import config, data
 from ctx_encoder.commands import augment, masks
 from ctx_encoder.data import samples, split
 
@@ -161,7 +161,7 @@ class TestAugment:
     assert copied == (originals / "monet0.jpg").read_bytes()
 
   def test_strength_zero_makes_equal_copies(self, originals, tmp_path):
-    off = [f"--{name.replace('_', '-')}=0" for name in augment.STRENGTHS]
+    off = [f"--{name.replace('_', '-')}=0" for name in config.PAINTINGS]
     assert run_augment(originals, tmp_path / "out", "--copies", 1, *off) == 0
     files = contents(tmp_path / "out")
     assert files["monet0.jpg"] == files["monet0_aug01.jpg"]

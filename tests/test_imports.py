@@ -23,7 +23,8 @@ TABLE = """
   augment             jax dm_pix
   models              jax flax : conv
   state               jax flax optax : models
-  step                jax optax : losses masks augment metrics pixels models state
+  task                jax : losses masks augment pixels
+  step                jax optax : losses masks augment metrics pixels models state task
 
   data                numpy PIL tensorflow tensorflow_datasets tqdm
   record              jax
@@ -34,7 +35,8 @@ TABLE = """
   baselines           numpy cv2
 
   config              ml_collections
-  build               jax numpy optax ml_collections : masks augment models state step
+  build               jax numpy optax ml_collections
+                      : masks augment models state step task
   inputs              numpy ml_collections : data
   feed                jax numpy ml_collections : data sharding state step
   evaluate            jax numpy : baselines data metrics pixels

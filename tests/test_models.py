@@ -103,8 +103,10 @@ def test_noise_has_a_key_for_each_example(name, kind):
 
   first, second = complete(keys)
   assert np.abs(first - second).max() > 1e-3
-  np.testing.assert_array_equal(complete(keys[::-1]), [second, first])
-  np.testing.assert_array_equal(*complete(keys[jnp.array([0, 0])]))
+  # Not to the bit: a matrix product may add up its last rows in another order.
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+  close(complete(keys[::-1]), [second, first])
+  close(*complete(keys[jnp.array([0, 0])]))
   with pytest.raises(ValueError, match="bottleneck with noise needs `keys`"):
     shapes_of(generator, 2, 16, 16, 3)
 

@@ -25,7 +25,8 @@ from ctx_encoder.state import (
   inference_variables,
   init_state,
 )
-from ctx_encoder.step import Task, make_dispatch, make_eval_step, make_train_step
+from ctx_encoder.step import make_dispatch, make_eval_step, make_train_step
+from ctx_encoder.task import Task
 
 BATCH = 4
 KEY = jax.random.key(7)

@@ -269,6 +269,37 @@ def test_a_finished_run_can_be_made_longer_and_fed_otherwise(whole_host, tmp_pat
   assert lines_without_time(tmp_path / "copy")[-1]["step"] == STEPS + 1
 
 
+def test_a_damaged_best_checkpoint_costs_no_finished_run_its_results(
+  whole_device, tmp_path, monkeypatch
+):
+  config, workdir, *_ = whole_device
+  shutil.copytree(workdir, tmp_path / "copy")
+  folder = tmp_path / "copy/checkpoints"
+  earlier = Checkpoints(folder).steps()[0]
+  monkeypatch.setattr(Checkpoints, "best", lambda self: earlier)
+  for file in (folder / str(earlier) / "state").rglob("*"):
+    if file.is_file():
+      file.write_bytes(b"")
+  outcome, said = run(config, tmp_path / "copy")
+  assert outcome.reason == "finished"
+  assert outcome.results
+  assert f"{earlier} is damaged" in said
+  assert "The last step is judged instead." in said
+
+
+def test_the_mean_colour_is_that_of_the_images_a_run_began_with(
+  make_config, tmp_path, monkeypatch
+):
+  config = make_config(masks__fill="mean", num_steps=2)
+  outcome, _ = run(config, tmp_path)
+  monkeypatch.delattr(inputs, "mean_color")
+  again, _ = run(config, tmp_path)
+  assert again == outcome
+  extra = Checkpoints(tmp_path / "checkpoints").read_extra()
+  red, green, blue = extra["mean_color"]
+  assert (red, green, blue) != (127.5, 127.5, 127.5)
+
+
 @pytest.mark.parametrize(
   ("changes", "named"),
   [

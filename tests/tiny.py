@@ -48,7 +48,7 @@ class Mosaic(nn.Module):
   def __call__(self, x, *, train=False, keys=None):
     x = nn.Dense(8, name="encode")(nn.avg_pool(x, (4, 4), (4, 4)))
     x = nn.leaky_relu(layers.batch_norm(self.settings, 0.8, train, name="norm")(x))
-    x = layers.maybe_dropout(x, self.settings.rate(0.3), train, keys, 0)
+    x = layers.maybe_dropout(x, self.settings.rate(0.3), train, keys)
     if self.noise_dim:
       noise = jax.vmap(lambda key: jax.random.normal(key, (self.noise_dim,)))(keys)
       noise = jnp.broadcast_to(noise[:, None, None], (*x.shape[:3], self.noise_dim))

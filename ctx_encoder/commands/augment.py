@@ -31,14 +31,6 @@ from ctx_encoder import config
 from ctx_encoder.augment import make_augment
 from ctx_encoder.data import decode, sources, split
 
-# What suits paintings: they have an up and a down, and their colours are the painter's.
-STRENGTHS = {
-  "rotation": 10.0,
-  "zoom": 0.2,
-  "crop": 0.1,
-  "flip_horizontal": 0.5,
-  "brightness": 0.1,
-}
 SETTINGS = "augment.json"
 
 
@@ -61,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     " and cut to a square (default: 256)",
   )
   for name, field in config.SCHEMA["augment"].items():
-    default = STRENGTHS.get(name, field.default)
+    default = config.PAINTINGS.get(name, field.default)
     parser.add_argument(
       f"--{name.replace('_', '-')}",
       type=float,

@@ -44,7 +44,7 @@ class Dense(nn.Module):
     )
     x = nn.relu(dense(x))
     rate = self.settings.rate(self.dropout)
-    x = layers.maybe_dropout(x, rate, train, keys, 0)
+    x = layers.maybe_dropout(x, rate, train, keys)
     return x.reshape(x.shape[0], self.side, self.side, features)
 
 

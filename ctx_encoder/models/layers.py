@@ -79,13 +79,14 @@ def dropout(x: jax.Array, rate: float, keys: jax.Array) -> jax.Array:
   return jnp.where(jax.vmap(draw)(keys), x / (1 - rate), 0).astype(x.dtype)
 
 
-def maybe_dropout(x, rate: float, train: bool, keys: jax.Array | None, fold: int):
-  """`dropout` while training, with keys of its own for each layer `fold`."""
+def maybe_dropout(x, rate: float, train: bool, keys: jax.Array | None):
+  """`dropout` while training, with keys that nothing else uses."""
   if not train or rate == 0:
     return x
-  if keys is None:
+  own_keys = stage_keys(keys, 0)
+  if own_keys is None:
     raise ValueError("Dropout while training needs `keys`, one PRNG key an example.")
-  return dropout(x, rate, jax.vmap(lambda key: jax.random.fold_in(key, fold))(keys))
+  return dropout(x, rate, own_keys)
 
 
 def batch_norm(settings: Settings, momentum: float, train: bool, **kwargs):
@@ -173,7 +174,7 @@ class ConvStage(nn.Module):
       elif layer == "pool_same":
         x = nn.max_pool(x, (3, 3), (1, 1), "SAME")
       elif layer == "dropout":
-        x = maybe_dropout(x, settings.rate(stage.dropout), train, keys, 0)
+        x = maybe_dropout(x, settings.rate(stage.dropout), train, keys)
       else:
         raise ValueError(f"A stage has no layer {layer!r}.")
     return x
