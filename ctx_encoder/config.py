@@ -103,7 +103,8 @@ SCHEMA: dict[str, Any] = {
     ),
     "loader": Field(
       "auto",
-      "tf.data, or threads with Pillow where TensorFlow is not installed",
+      "tf.data, or threads with Pillow; auto = tf.data where it is installed and images"
+      " are decoded every epoch",
       choices=("auto", "tf", "pillow"),
     ),
     "normalization": Field(

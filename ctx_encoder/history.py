@@ -2,6 +2,8 @@
 
 import json
 import math
+import sys
+import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,8 @@ def _encode(line: Mapping[str, Any]) -> str:
 
 
 def _tensorboard_writer(workdir: Path):
+  # TensorBoard would load TensorFlow, for seconds; this module is its sign not to.
+  sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("notf"))
   try:
     from tensorboard.summary import Writer
   except ImportError:

@@ -18,6 +18,7 @@ from ctx_encoder.data import (
   dataset,
   decode_all,
   load,
+  streams,
   train_batches,
   validation_batches,
 )
@@ -413,6 +414,18 @@ def test_processes_validate_equal_steps_and_count_nothing_twice(folder, batch_si
 
 
 # Without TensorFlow
+
+
+@pytest.mark.parametrize(("cache", "loader"), [("memory", "pillow"), ("none", "tf")])
+def test_tensorflow_is_loaded_only_for_pictures_decoded_every_epoch(
+  folder, monkeypatch, cache, loader
+):
+  asked = []
+  monkeypatch.setattr(streams, "find_tensorflow", lambda: asked.append(1) or "tf")
+  data = load(path=str(folder), image_size=16, cache=cache)
+  assert data.train.loader == data.validation.loader == loader
+  assert bool(asked) == (loader == "tf")
+
 
 WITHOUT_TENSORFLOW = """
 import sys

@@ -2,6 +2,7 @@
 
 import json
 import math
+import subprocess
 import sys
 
 import numpy as np
@@ -137,3 +138,16 @@ def test_without_tensorboard_there_are_no_event_files(tmp_path, monkeypatch):
   log.append({"step": 1})
   log.close()
   assert [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_tensorboard_does_not_load_tensorflow(tmp_path):
+  pytest.importorskip("tensorboard")
+  script = """
+import sys
+from ctx_encoder.history import History
+log = History(sys.argv[1])
+log.append({"step": 1, "loss/total": 1.0})
+log.close()
+assert "tensorboard" in sys.modules and "tensorflow" not in sys.modules
+"""
+  subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=60)

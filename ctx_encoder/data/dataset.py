@@ -85,7 +85,8 @@ def load(
     max_pixels: skip pictures with more pixels, without decoding them.
     cache: memory = decode all now and keep them, none = decode at every epoch, auto =
       memory where that takes less than a quarter of what is free.
-    loader: tf = tf.data, pillow = threads, auto = tf where TensorFlow is installed.
+    loader: tf = tf.data, pillow = threads, auto = tf where it is installed and pictures
+      are decoded at every epoch.
   Returns:
     Data with both splits. With cache=none a bad picture is only known once it is met.
   Raises:
@@ -102,15 +103,16 @@ def load(
       f"data.validation_fraction must be in [0, 1), not {validation_fraction:g}."
     )
   found = open_source(source, path, split=split, data_dir=data_dir, download=download)
-  # Crops come decoded: TensorFlow would take longer to load than they do.
-  if found.kind == "samples" and loader == "auto":
-    loader = "pillow"
-  loader = resolve_loader(loader)
   skipped = dict(found.skipped)
   chosen = subset(found.names, max_images)
   held_out = found.validation
   if held_out is None:
     held_out = validation_mask(found.names, validation_fraction)
+  small = len(chosen) * 3 * image_size**2 < _free_memory() / 4
+  in_memory = cache == "memory" or (cache == "auto" and small)
+  # What is decoded once is decoded before TensorFlow would be loaded.
+  once = in_memory or found.kind == "samples"
+  loader = resolve_loader("pillow" if loader == "auto" and once else loader)
 
   def examples(positions: list[int]) -> Examples:
     names = tuple(found.names[position] for position in positions)
@@ -128,8 +130,7 @@ def load(
   train = examples([i for i in chosen if not held_out[i]])
   validation = examples([i for i in chosen if held_out[i] and validation_fraction > 0])
   _check_splits(train, validation, validation_fraction, skipped)
-  small = train.nbytes + validation.nbytes < _free_memory() / 4
-  if cache == "memory" or (cache == "auto" and small):
+  if in_memory:
     train, validation = _in_memory(train), _in_memory(validation)
     _check_splits(train, validation, validation_fraction, skipped)
   summary = Summary(
