@@ -1,74 +1,120 @@
-"""Seconds a training step takes, with the convolutions here and with the stock ones.
+"""Seconds a training step takes: ours, on stock Flax layers, in PyTorch and in Keras.
 
   python benchmarks/train_step.py --generator photos --batch_size 16
 
-The two take turns in one process; the table gives medians and their ratio, the rate of
-the largest matrix product is measured between them. Run it on a quiet machine.
+All train the same networks on the same batch with the same losses, and take turns in
+one process. Our step masks and augments too; the others are given what it would make.
+A peer that is not installed is left out. Run it on a quiet machine.
 """
 
-import argparse
-import json
-import platform
+import contextlib
+import importlib.util
+import resource
 import statistics
-import time
 from unittest import mock
 
+import harness
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ctx_encoder import build, config, conv
-
-GEMM_SIDE = 3072
+from ctx_encoder import build, config, conv, masks
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = harness.parser(__doc__)
   parser.add_argument("--generator", choices=("photos", "monet"), default="photos")
   parser.add_argument("--batch_size", type=int, default=16)
   parser.add_argument("--image_size", type=int, default=128)
   parser.add_argument("--width", type=float, default=1.0)
-  parser.add_argument("--rounds", type=int, default=7)
-  parser.add_argument("--output", help="JSON file to write the figures to")
+  parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+  parser.add_argument(
+    "--peers",
+    nargs="*",
+    default=["stock", "torch", "keras"],
+    choices=("stock", "torch", "keras"),
+    help="what to compare with (default: all that are installed)",
+  )
+  parser.add_argument("--trace", help="folder to write a profile of five steps to")
   args = parser.parse_args()
 
-  steps = {"ours": _prepare(args)}
-  with mock.patch.object(conv, "_by_platform", lambda fast, stock: stock):
-    steps["stock"] = _prepare(args)
-  seconds = {name: [] for name in (*steps, "gemm")}
-  for _ in range(args.rounds):
-    for name, step in (*steps.items(), ("gemm", _gemm)):
-      start = time.perf_counter()
-      step()
-      seconds[name].append(time.perf_counter() - start)
+  steps, flops = {}, 0.0
+  steps["ours"], flops = ours(args)
+  if "stock" in args.peers:
+    with mock.patch.object(conv, "_by_platform", lambda fast, stock: stock):
+      steps["stock Flax"], _ = ours(args)
+  steps |= peers(args, "train_step")
+  if args.trace:
+    with jax.profiler.trace(args.trace):
+      for _ in range(5):
+        steps["ours"]()
+  steps["gemm"] = harness.gemm()
 
-  medians = {name: statistics.median(times) for name, times in seconds.items()}
-  gemm_rate = 2 * GEMM_SIDE**3 / medians["gemm"] / 1e9
+  seconds = harness.interleave(steps, args.rounds)
+  medians = harness.medians(seconds)
+  rate = harness.gemm_rate(medians.pop("gemm"))
+  achieved = flops / medians["ours"] / 1e9
+  harness.print_machine()
   print(
     f"{args.generator}, {args.image_size}x{args.image_size}, batch {args.batch_size},"
-    f" width {args.width:g}, on {jax.devices()[0].device_kind}"
-    f" ({platform.processor() or platform.machine()}), jax {jax.__version__}"
+    f" width {args.width:g}, {args.dtype}, {args.rounds} rounds"
   )
-  for name in steps:
-    print(
-      f"{name:6} {medians[name]:8.3f} s a step"
-      f" {args.batch_size / medians[name]:8.1f} images a second"
+  print(f"{'':20} {'s a step':>9} {'images/s':>9} {'of ours':>8}")
+  for name, median in medians.items():
+    ratio = statistics.median(
+      theirs / own for theirs, own in zip(seconds[name], seconds["ours"], strict=True)
     )
-  print(f"stock / ours: {medians['stock'] / medians['ours']:.2f}")
-  print(f"matrix product of {GEMM_SIDE} cubed: {gemm_rate:.0f} GFLOP/s")
-  if args.output:
-    figures = vars(args) | {"seconds": seconds, "gflops_gemm": gemm_rate}
-    with open(args.output, "w") as file:
-      json.dump(figures, file, indent=1)
+    print(f"{name:20} {median:9.3f} {args.batch_size / median:9.1f} {ratio:8.2f}")
+  print(
+    f"ours: {flops / args.batch_size / 1e9:.1f} GFLOP an image counted from the network"
+    f" tables, {achieved:.0f} GFLOP/s; a {harness.GEMM_SIDE} cubed matrix product"
+    f" {rate:.0f} GFLOP/s: {100 * achieved / rate:.0f} %"
+  )
+  figures = {"seconds": seconds, "flops": flops, "gflops_gemm": rate}
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+  figures |= {"share_of_gemm": achieved / rate, "peak_mib": peak}
+  harness.write(args, figures)
 
 
-def _prepare(args):
-  """Returns a function that makes one step and waits for it; compiled and warm."""
+def peers(args, what: str) -> dict[str, harness.Step]:
+  """Returns {name: step} of the peers that are asked for and installed."""
+  images, mask = examples(args)
+  found: dict[str, harness.Step] = {}
+  for library, name in (("torch", "PyTorch"), ("keras", "Keras")):
+    if library not in args.peers:
+      continue
+    needed = ("torch",) if library == "torch" else ("keras", "tensorflow")
+    if not all(map(importlib.util.find_spec, needed)):
+      print(f"{name} is not installed: left out.")
+      continue
+    peer = importlib.import_module(f"peer_{library}")
+    for mode in peer.MODES:
+      step = getattr(peer, what)(args, images, mask, mode)
+      try:
+        step()
+      except Exception as error:  # a peer's compiler may lack what it needs
+        print(f"{name} {mode} does not run: {type(error).__name__}: {error}"[:200])
+      else:
+        found[f"{name} {mode}"] = step
+  return found
+
+
+def examples(args) -> tuple[np.ndarray, np.ndarray]:
+  """Returns images `[B, S, S, 3]` in [-1, 1] and centre masks `[B, S, S, 1]`."""
+  rng = np.random.default_rng(0)
+  shape = (args.batch_size, args.image_size, args.image_size, 3)
+  images = rng.uniform(-1, 1, shape).astype(np.float32)
+  sample = masks.make_sampler("center", args.image_size)
+  mask = masks.for_examples(sample, jax.random.key(0), jnp.arange(args.batch_size))
+  return images, np.asarray(mask)
+
+
+def ours(args) -> tuple[harness.Step, float]:
+  """Returns a step, compiled, and the floating-point operations it takes."""
   settings = config.default()
   settings.model.generator = args.generator
   settings.model.width = settings.discriminator.width = args.width
+  settings.model.dtype = args.dtype
   settings.data.image_size = args.image_size
   run = build.run(settings, total_steps=1000)
   state = jax.jit(lambda: run.init(0, average=False))()
@@ -78,27 +124,76 @@ def _prepare(args):
     "image": rng.integers(0, 256, shape, dtype=np.uint8),
     "index": np.arange(args.batch_size, dtype=np.int32),
   }
+  batch = jax.device_put(batch)
   key = jax.random.key(0)
-  compiled = (
-    jax.jit(run.train_step, donate_argnums=0).lower(state, batch, key).compile()
-  )
+  lowered = jax.jit(run.train_step, donate_argnums=0).lower(state, batch, key)
+  compiled = lowered.compile()
 
   def step():
     nonlocal state
     state, measured = compiled(state, batch, key)
     jax.block_until_ready((state, measured))
 
-  step()
-  return step
+  return step, useful_flops(run, args.batch_size)
 
 
-@jax.jit
-def _product(a):
-  return a @ a
+def useful_flops(run: build.Run, batch_size: int) -> float:
+  """Returns the operations that the convolutions and matrix products of a step need.
+
+  Two for each multiplication and addition. The generator runs forward once, and
+  backward to its parameters and, but for its first layer, to its input; so does the
+  discriminator, on real and on completed images, and back to the completed images. A
+  transposed convolution counts each product of an input with a weight once.
+  """
+  size = run.task.image_size
+  inputs = jnp.zeros((1, size, size, run.task.channels))
+  generator, first = _forward_flops(run.generator, inputs)
+  judged = jnp.zeros((1, run.task.judged_size, run.task.judged_size, 3))
+  discriminator, first_judging = _forward_flops(run.discriminator, judged)
+  total = 3 * generator - first
+  total += 2 * (3 * discriminator - first_judging) + first_judging
+  return float(total * batch_size)
 
 
-def _gemm():
-  _product(jnp.ones((GEMM_SIDE, GEMM_SIDE))).block_until_ready()
+def _forward_flops(network, inputs) -> tuple[float, float]:
+  """Returns the operations of a forward pass, and of its first layer."""
+  with contextlib.ExitStack() as stack:
+    counted: list[float] = []
+
+    def conv_general(lhs, rhs, strides, padding, **kwargs):
+      out = jax.eval_shape(
+        lambda: jax.lax.conv_general_dilated(
+          jnp.zeros(lhs.shape),
+          jnp.zeros(rhs.shape),
+          strides,
+          padding,
+          dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+      )
+      counted.append(2.0 * out.size * np.prod(rhs.shape[:3]))
+      return jnp.zeros(out.shape, lhs.dtype)
+
+    def conv_transpose(lhs, rhs, strides, padding="SAME", **kwargs):
+      b, h, w, _ = lhs.shape
+      taps = 4 if h == w == 1 else rhs.shape[0] * rhs.shape[1]
+      counted.append(2.0 * lhs.size * taps * rhs.shape[2])
+      return jnp.zeros((b, h * strides[0], w * strides[1], rhs.shape[2]), lhs.dtype)
+
+    def plain(*args, **kwargs):
+      kwargs = {k: v for k, v in kwargs.items() if k == "rhs_dilation"}
+      return conv_general(*args[:4])
+
+    stack.enter_context(mock.patch.object(conv, "conv_general_dilated", plain))
+    stack.enter_context(mock.patch.object(conv, "conv_transpose", conv_transpose))
+    variables = jax.eval_shape(lambda: network.init(jax.random.key(0), inputs))
+    counted.clear()
+    jax.eval_shape(lambda v: network.apply(v, inputs), variables)
+    dense = sum(
+      2.0 * np.prod(leaf.shape)
+      for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"])
+      if "dense" in jax.tree_util.keystr(path) and len(leaf.shape) == 2
+    )
+  return sum(counted) + dense, counted[0]
 
 
 if __name__ == "__main__":

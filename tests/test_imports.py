@@ -24,6 +24,7 @@ TABLE = """
   models              jax flax : conv
   state               jax flax optax : models
   task                jax : losses masks augment pixels
+  inference           jax : models pixels task
   step                jax optax : losses masks augment metrics pixels models state task
 
   data                numpy PIL tensorflow tensorflow_datasets tqdm

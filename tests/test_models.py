@@ -16,6 +16,7 @@ from ctx_encoder.models import (
   Stage,
   bottleneck,
   encoder,
+  fold_batch_norm,
   layers,
   patchgan,
   probabilities,
@@ -87,6 +88,26 @@ def test_every_bottleneck_and_output_size(name, kind, output_size):
   generator = GENERATORS[name](64, bottleneck=kind, output_size=output_size)
   _, output = shapes_of(generator, 2, 64, 64, 4)  # with the mask as fourth channel
   assert output.shape == (2, output_size, output_size, 3)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_folding_batch_norm_changes_no_output(name):
+  generator = GENERATORS[name](16, settings=NARROW)
+  variables = random_variables(generator, 2, 16, 16, 3)
+  images = random_images(2, 16, 16, 3)
+  folded, folded_variables = fold_batch_norm(generator, variables)
+  assert "norm" not in {
+    layer
+    for part in (folded.encoder, folded.decoder)
+    for stage in part.stages
+    for layer in stage.then
+  }
+  np.testing.assert_allclose(
+    jax.jit(folded.apply)(folded_variables, images),
+    jax.jit(generator.apply)(variables, images),
+    rtol=1e-5,
+    atol=1e-5,
+  )
 
 
 @pytest.mark.parametrize("name", GENERATORS)

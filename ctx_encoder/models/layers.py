@@ -19,8 +19,9 @@ class Stage:
   """One row of a network's table.
 
   `then` lists what follows the convolution, in order: "norm" (BatchNorm with
-  `momentum`), "relu", "leaky_relu", "pool" (3x3 maximum at stride 2), "pool_same"
-  (3x3 maximum at stride 1, size kept), "dropout".
+  `momentum`), "affine" (a factor and a bias for each channel, see `folding`), "relu",
+  "leaky_relu", "pool" (3x3 maximum at stride 2), "pool_same" (3x3 maximum at stride 1,
+  size kept), "dropout".
   """
 
   features: int
@@ -145,6 +146,20 @@ class ConvTranspose(nn.Module):
     return y + bias.astype(dtype)[None, None, None, :]
 
 
+class Affine(nn.Module):
+  """Multiplies each channel by a factor and adds a bias, in float32."""
+
+  settings: Settings = Settings()
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    channels = (x.shape[-1],)
+    scale = self.param("scale", nn.initializers.ones, channels)
+    bias = self.param("bias", nn.initializers.zeros, channels)
+    y = x * scale[None, None, None, :] + bias[None, None, None, :]
+    return y.astype(self.settings.dtype)
+
+
 class ConvStage(nn.Module):
   """Runs one `Stage`, with an ordinary or a transposed convolution."""
 
@@ -165,6 +180,8 @@ class ConvStage(nn.Module):
     for layer in stage.then:
       if layer == "norm":
         x = batch_norm(settings, stage.momentum, train, name="norm")(x)
+      elif layer == "affine":
+        x = Affine(settings, name="affine")(x)
       elif layer == "relu":
         x = nn.relu(x)
       elif layer == "leaky_relu":

@@ -1,0 +1,64 @@
+"""BatchNorm folded away, for inference."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ctx_encoder.models.generator import Generator
+from ctx_encoder.models.layers import BATCH_NORM_EPSILON, Stage
+
+PyTree = Any
+
+
+def fold_batch_norm(
+  generator: Generator, variables: dict[str, PyTree]
+) -> tuple[Generator, dict[str, PyTree]]:
+  """Returns a generator and variables that complete alike, without BatchNorm.
+
+  With running statistics BatchNorm is y = a x + b for each channel, where
+  a = scale / sqrt(variance + epsilon) and b = bias - a mean. Right behind a convolution
+  it goes into that one's kernel and bias. Behind an activation it becomes the layer
+  "affine": into the next convolution it could not go, whose padding is of zeros.
+
+  Args:
+    generator: with stages in encoder and decoder.
+    variables: "params" and "batch_stats", see `state.inference_variables`.
+
+  Returns:
+    Generator and variables for `apply(..., train=False)`; training needs the original.
+  """
+  params, stats = dict(variables["params"]), dict(variables.get("batch_stats", {}))
+  parts = {}
+  for name, output_axis in (("encoder", 3), ("decoder", 2)):
+    part = getattr(generator, name)
+    stages, folded = list(part.stages), dict(params[name])
+    for i, stage in enumerate(part.stages):
+      key = f"stage{i + 1}"
+      if "norm" in stage.then:
+        stages[i], folded[key] = _fold_stage(
+          stage, folded[key], stats[name][key]["norm"], output_axis
+        )
+    parts[name] = part.clone(stages=tuple(stages))
+    params[name] = folded
+    stats.pop(name, None)
+  return generator.clone(**parts), {"params": params, "batch_stats": stats}
+
+
+def _fold_stage(stage: Stage, params, stats, output_axis: int) -> tuple[Stage, PyTree]:
+  norm = params["norm"]
+  factor = norm["scale"] * jax.lax.rsqrt(stats["var"] + BATCH_NORM_EPSILON)
+  shift = norm["bias"] - factor * stats["mean"]
+  conv = params["conv"]
+  if stage.then[0] != "norm":
+    then = tuple("affine" if layer == "norm" else layer for layer in stage.then)
+    folded = {"conv": conv, "affine": {"scale": factor, "bias": shift}}
+    return dataclasses.replace(stage, then=then), folded
+  along = [1, 1, 1, 1]
+  along[output_axis] = -1
+  conv = {
+    "kernel": conv["kernel"] * jnp.reshape(factor, along),
+    "bias": conv["bias"] * factor + shift,
+  }
+  return dataclasses.replace(stage, then=stage.then[1:]), {"conv": conv}
