@@ -54,7 +54,7 @@ def first_step(args, workdir: pathlib.Path) -> tuple[float, float]:
   with subprocess.Popen(
     command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
   ) as process:
-    for line in process.stderr:
+    for line in process.stderr or ():
       if match := re.search(r"First step after ([\d.]+) s", line):
         waited = time.perf_counter() - start
         process.kill()

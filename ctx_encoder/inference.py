@@ -1,7 +1,7 @@
 """Completing images with a trained generator: one call from uint8 to uint8."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,9 @@ def make_complete(generator: Generator, variables: Any, task: Task) -> Complete:
   def completed(variables, images, masks, keys):
     mask = masks.astype(jnp.float32)
     examples = task.see(pixels.from_uint8(images), mask)
-    outputs = folded.apply(variables, examples.inputs, train=False, keys=keys)
+    outputs = cast(
+      jax.Array, folded.apply(variables, examples.inputs, train=False, keys=keys)
+    )
     painted = pixels.to_uint8(task.completed(outputs, examples))
     return jnp.where(mask > 0, painted, images)
 
