@@ -255,11 +255,17 @@ def _conv_valid(x: jax.Array, kernel: jax.Array) -> jax.Array:
     y = sum(taps[:, i : i + h, j : j + w, i, j] for i in range(kh) for j in range(kw))
     return jnp.asarray(y, x.dtype)
   if c >= _MANY_INPUTS:
-    windows = jnp.concatenate(
-      [x[:, i : i + h, j : j + w] for i in range(kh) for j in range(kw)], axis=3
-    )
-    return windows @ kernel.reshape(kh * kw * c, d)
+    return _windows(x, (kh, kw)) @ kernel.reshape(kh * kw * c, d)
   return _stock_conv(x, kernel, stride=1, pads=((0, 0), (0, 0)))
+
+
+def _windows(x, sides):
+  """Returns what each output sees: `[B, H', W', kh * kw * C]`."""
+  (kh, kw), (h, w) = sides, x.shape[1:3]
+  taps = [
+    x[:, i : h - kh + 1 + i, j : w - kw + 1 + j] for i in range(kh) for j in range(kw)
+  ]
+  return jnp.concatenate(taps, axis=3)
 
 
 def _conv_valid_forward(x, kernel):
@@ -285,8 +291,12 @@ def _conv_valid_backward(residuals, g):
     ]
     dkernel = lax.dot_general(x, jnp.stack(shifted, axis=3), pixels)
     return dx, jnp.moveaxis(dkernel, 0, 1).reshape(kernel.shape)
-  dkernel = [lax.dot_general(x[:, i : i + h, j : j + w], g, pixels) for i, j in taps]
-  return dx, jnp.stack(dkernel).reshape(kernel.shape)
+  # XLA transposes the left operand of these products: it is g, once for all taps.
+  if kernel.shape[2] >= _MANY_INPUTS:  # the windows of the forward pass
+    dkernel = lax.dot_general(g, _windows(x, (kh, kw)), pixels)
+    return dx, dkernel.T.reshape(kernel.shape)
+  dkernel = [lax.dot_general(g, x[:, i : i + h, j : j + w], pixels) for i, j in taps]
+  return dx, jnp.stack(dkernel).swapaxes(1, 2).reshape(kernel.shape)
 
 
 _conv_valid.defvjp(_conv_valid_forward, _conv_valid_backward)
