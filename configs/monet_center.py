@@ -4,6 +4,9 @@
 
 Paintings are augmented on the fly, with the kinds of changes that the report names.
 Beyond the report: averaged parameters for validation and use.
+
+Reached with :quick, on the embedded photographs, in 141 s on 2 CPU cores: 17.24 dB PSNR
+over the holes of 463 validation crops (mean colour 14.56, Telea 17.83).
 """
 
 from ctx_encoder import config as base
