@@ -1,4 +1,4 @@
-"""Convolutions that are fast on CPUs too, with the signatures of `jax.lax`.
+"""Convolutions and maximum pooling that are fast on CPUs too.
 
 XLA's CPU backend runs some convolutions at a tenth of the machine's speed: those of a
 zero-dilated input (which is how a transposed convolution and the input gradient of a
@@ -7,7 +7,7 @@ very many input or very few output channels. The functions here compute the same
 from pieces that it runs well: plain stride-1 convolutions and matrix products. On every
 other platform, and for shapes that the rewrites do not cover, they are the stock
 operations. The choice is made when the program is lowered, so the parameters have one
-layout everywhere.
+layout everywhere. The gradient of maximum pooling is another matter of that kind.
 
 Arrays are NHWC; kernels are HWIO (for `conv_transpose` with `transpose_kernel=True`,
 HWOI, which is Keras's layout).
@@ -116,6 +116,26 @@ def conv_transpose(
   if not fits:
     return _stock_transpose(lhs, rhs, tuple(strides), padding)
   return _transpose_4x4(lhs, rhs)
+
+
+def max_pool(x: jax.Array, window: int, stride: int, padding: str) -> jax.Array:
+  """Maximum of square windows, as `flax.linen.max_pool`.
+
+  Args:
+    x: `[B, H, W, C]`.
+    window: side of the windows.
+    stride: distance between them.
+    padding: "SAME" or "VALID".
+
+  Returns:
+    `[B, H', W', C]`. The gradient goes to the first of equals.
+  """
+  sides, strides = (window, window), (stride, stride)
+  pads = lax.padtype_to_pads(x.shape[1:3], sides, strides, padding)
+  options = (window, stride, tuple((int(low), int(high)) for low, high in pads))
+  return _by_platform(
+    lambda x: _fast_max_pool(x, *options), lambda x: _stock_max_pool(x, *options)
+  )(x)
 
 
 def _by_platform(fast, stock):
@@ -340,3 +360,47 @@ def _fast_transpose_4x4(x, kernel):
 def _transpose_4x4(x, kernel):
   stock = functools.partial(_stock_transpose, strides=(2, 2), padding="SAME")
   return _by_platform(_fast_transpose_4x4, stock)(x, kernel)
+
+
+def _stock_max_pool(x, window, stride, pads):
+  sides, strides = (1, window, window, 1), (1, stride, stride, 1)
+  return lax.reduce_window(
+    x, -jnp.inf, lax.max, sides, strides, ((0, 0), *pads, (0, 0))
+  )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _fast_max_pool(x, window, stride, pads):
+  return _fast_max_pool_forward(x, window, stride, pads)[0]
+
+
+def _fast_max_pool_forward(x, window, stride, pads):
+  taps = _pool_taps(x, window, stride, pads)
+  largest = functools.reduce(jnp.maximum, taps)
+  # The first tap that is the largest, in one pass over the pixels.
+  which = jnp.full(largest.shape, len(taps) - 1, jnp.int8)
+  for number, tap in reversed(list(enumerate(taps[:-1]))):
+    which = jnp.where(tap == largest, jnp.int8(number), which)
+  return largest, (which, x)
+
+
+def _pool_taps(x, window, stride, pads):
+  """Returns, for each place in the windows, what lies there: `[B, H', W', C]` each."""
+  lowest = jnp.asarray(-jnp.inf, x.dtype)
+  x = lax.pad(x, lowest, [(0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)])
+  h, w = ((n - window) // stride + 1 for n in x.shape[1:3])
+  return [
+    x[:, i : i + (h - 1) * stride + 1 : stride, j : j + (w - 1) * stride + 1 : stride]
+    for i in range(window)
+    for j in range(window)
+  ]
+
+
+def _fast_max_pool_backward(window, stride, pads, residuals, g):
+  which, x = residuals
+  _, pull = jax.vjp(lambda x: jnp.stack(_pool_taps(x, window, stride, pads)), x)
+  numbers = jnp.arange(window * window, dtype=jnp.int8)
+  return pull(jnp.where(which[None] == numbers[:, None, None, None, None], g[None], 0))
+
+
+_fast_max_pool.defvjp(_fast_max_pool_forward, _fast_max_pool_backward)

@@ -408,3 +408,35 @@ def test_space_to_depth():
     for column in range(3):
       block = x[:, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
       np.testing.assert_array_equal(y[:, row, column], block.reshape(2, 12))
+
+
+POOLS = {
+  "photos": (30, 3, 2, "VALID"),
+  "photos_last": (6, 3, 2, "VALID"),
+  "photos_same": (6, 3, 1, "SAME"),
+  "same_of_odd": (7, 3, 2, "SAME"),
+  "apart": (9, 2, 3, "VALID"),
+}
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("name", POOLS)
+def test_max_pool_is_flax_s(name, dtype):
+  size, window, stride, padding = POOLS[name]
+  rng = np.random.default_rng(0)
+  # Whole numbers, of which many are equal: the gradient goes to the first of them.
+  x = jnp.asarray(rng.integers(-3, 4, (2, size, size + 1, 5)), dtype)
+
+  def stock(x):
+    return nn.max_pool(x, (window, window), (stride, stride), padding)
+
+  expected, pull = jax.vjp(stock, x)
+  g = jnp.asarray(rng.integers(1, 100, expected.shape), dtype)
+  got, our_pull = jax.vjp(lambda x: conv.max_pool(x, window, stride, padding), x)
+  np.testing.assert_array_equal(got, expected)
+  exact = dtype == jnp.float32  # bfloat16 sums depend on their order
+  np.testing.assert_allclose(
+    our_pull(g)[0].astype(jnp.float32),
+    pull(g)[0].astype(jnp.float32),
+    rtol=0 if exact else 0.02,
+  )

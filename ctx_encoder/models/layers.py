@@ -187,9 +187,9 @@ class ConvStage(nn.Module):
       elif layer == "leaky_relu":
         x = nn.leaky_relu(x, LEAKY_SLOPE)
       elif layer == "pool":
-        x = nn.max_pool(x, (3, 3), (2, 2), "VALID")
+        x = conv.max_pool(x, 3, 2, "VALID")
       elif layer == "pool_same":
-        x = nn.max_pool(x, (3, 3), (1, 1), "SAME")
+        x = conv.max_pool(x, 3, 1, "SAME")
       elif layer == "dropout":
         x = maybe_dropout(x, settings.rate(stage.dropout), train, keys)
       else:
