@@ -303,23 +303,30 @@ def _conv_valid_backward(residuals, g):
     stock = functools.partial(_stock_conv, x, stride=1, pads=((0, 0), (0, 0)))
     return dx, jax.vjp(stock, kernel)[1](g)[0]
   h, w = g.shape[1:3]
-  pixels = (((0, 1, 2), (0, 1, 2)), ((), ()))
   taps = [(i, j) for i in range(kh) for j in range(kw)]
   if g.shape[3] <= _FEW_OUTPUTS:  # one matrix product over pixels for all taps
     shifted = [
       jnp.pad(g, ((0, 0), (i, kh - 1 - i), (j, kw - 1 - j), (0, 0))) for i, j in taps
     ]
-    dkernel = lax.dot_general(x, jnp.stack(shifted, axis=3), pixels)
+    dkernel = _over_pixels(x, jnp.stack(shifted, axis=3))
     return dx, jnp.moveaxis(dkernel, 0, 1).reshape(kernel.shape)
   # XLA transposes the left operand of these products: it is g, once for all taps.
   if kernel.shape[2] >= _MANY_INPUTS:  # the windows of the forward pass
-    dkernel = lax.dot_general(g, _windows(x, (kh, kw)), pixels)
+    dkernel = _over_pixels(g, _windows(x, (kh, kw)))
     return dx, dkernel.T.reshape(kernel.shape)
-  dkernel = [lax.dot_general(g, x[:, i : i + h, j : j + w], pixels) for i, j in taps]
+  dkernel = [_over_pixels(g, x[:, i : i + h, j : j + w]) for i, j in taps]
   return dx, jnp.stack(dkernel).swapaxes(1, 2).reshape(kernel.shape)
 
 
 _conv_valid.defvjp(_conv_valid_forward, _conv_valid_backward)
+
+
+def _over_pixels(a, b):
+  """Returns sum over pixels of a b^T, added up in float32 at least."""
+  pixels = (((0, 1, 2), (0, 1, 2)), ((), ()))
+  exact = jnp.promote_types(a.dtype, jnp.float32)
+  product = lax.dot_general(a, b, pixels, preferred_element_type=exact)
+  return product.astype(a.dtype)
 
 
 def _transposed(kernel: jax.Array) -> jax.Array:
