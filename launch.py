@@ -45,6 +45,7 @@ def main(argv: list[str]) -> None:
   from ctx_encoder import trainer
 
   jax.config.update("jax_compilation_cache_dir", str(workdir.absolute() / "cache"))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
   try:
     trainer.train(config, workdir)
   except (ValueError, OSError, trainer.NonFiniteError) as error:
