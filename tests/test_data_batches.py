@@ -342,6 +342,8 @@ INTERRUPTED = """
 import dataclasses, os, signal, sys, threading, time
 from ctx_encoder.data import load, train_batches
 
+# A shell that starts something in the background lets it ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 examples = load(path=sys.argv[1], image_size=16, cache="none", loader=sys.argv[2]).train
 
 def slow_read(index):
