@@ -50,6 +50,12 @@ def medians(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
   return {name: statistics.median(times) for name, times in seconds.items()}
 
 
+def ratio(seconds: Mapping[str, Sequence[float]], name: str, to: str) -> float:
+  """Returns the median over the rounds of one step's time divided by another's."""
+  pairs = zip(seconds[name], seconds[to], strict=True)
+  return statistics.median(own / other for own, other in pairs)
+
+
 def gemm() -> Step:
   """Returns a float32 matrix product of 3072 cubed, to compare with."""
   operand = jnp.ones((GEMM_SIDE, GEMM_SIDE))

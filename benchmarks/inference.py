@@ -6,8 +6,6 @@ Ours is the one call from uint8 images and masks to uint8 images; the others are
 float32 images, as their network takes them. All take turns. Run it on a quiet machine.
 """
 
-import statistics
-
 import harness
 import jax
 import jax.numpy as jnp
@@ -36,8 +34,7 @@ def main() -> None:
     steps = {"ours": ours(args)} | train_step.peers(args, "inference")
     seconds = harness.interleave(steps, args.rounds)
     for name, median in harness.medians(seconds).items():
-      pairs = zip(seconds[name], seconds["ours"], strict=True)
-      ratio = statistics.median(theirs / own for theirs, own in pairs)
+      ratio = harness.ratio(seconds, name, "ours")
       rate = args.batch_size / median
       print(
         f"{args.batch_size:6} {name:20} {1e3 * median:8.1f} {rate:9.1f} {ratio:8.2f}"

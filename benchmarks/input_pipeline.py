@@ -9,6 +9,7 @@ the first and after the last round.
 
 import pathlib
 import resource
+import statistics
 import tempfile
 import time
 
@@ -36,7 +37,7 @@ def main() -> None:
     figures = {loader: rates(args, path, loader) for loader in ("tf", "pillow")}
   print(f"{'':8} {'images/s':>9} {'MiB first':>10} {'MiB last':>9}")
   for loader, rounds in figures.items():
-    rate = harness.medians({"": [r["images_per_second"] for r in rounds]})[""]
+    rate = statistics.median(r["images_per_second"] for r in rounds)
     first, last = rounds[0]["peak_mib"], rounds[-1]["peak_mib"]
     print(f"{loader:8} {rate:9.0f} {first:10.0f} {last:9.0f}")
   harness.write(args, {"rounds": figures})

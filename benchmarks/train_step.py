@@ -7,10 +7,8 @@ one process. Our step masks and augments too; the others are given what it would
 A peer that is not installed is left out. Run it on a quiet machine.
 """
 
-import contextlib
 import importlib.util
 import resource
-import statistics
 from unittest import mock
 
 import harness
@@ -61,9 +59,7 @@ def main() -> None:
   )
   print(f"{'':20} {'s a step':>9} {'images/s':>9} {'of ours':>8}")
   for name, median in medians.items():
-    ratio = statistics.median(
-      theirs / own for theirs, own in zip(seconds[name], seconds["ours"], strict=True)
-    )
+    ratio = harness.ratio(seconds, name, "ours")
     print(f"{name:20} {median:9.3f} {args.batch_size / median:9.1f} {ratio:8.2f}")
   print(
     f"ours: {flops / args.batch_size / 1e9:.1f} GFLOP an image counted from the network"
@@ -157,42 +153,37 @@ def useful_flops(run: build.Run, batch_size: int) -> float:
 
 def _forward_flops(network, inputs) -> tuple[float, float]:
   """Returns the operations of a forward pass, and of its first layer."""
-  with contextlib.ExitStack() as stack:
-    counted: list[float] = []
+  counted: list[float] = []
 
-    def conv_general(lhs, rhs, strides, padding, **kwargs):
-      out = jax.eval_shape(
-        lambda: jax.lax.conv_general_dilated(
-          jnp.zeros(lhs.shape),
-          jnp.zeros(rhs.shape),
-          strides,
-          padding,
-          dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-      )
-      counted.append(2.0 * out.size * np.prod(rhs.shape[:3]))
-      return jnp.zeros(out.shape, lhs.dtype)
+  def conv_general(lhs, rhs, strides, padding, **_):
+    out = jax.eval_shape(
+      lambda x, kernel: jax.lax.conv_general_dilated(
+        x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+      ),
+      lhs,
+      rhs,
+    )
+    counted.append(2.0 * out.size * np.prod(rhs.shape[:3]))
+    return jnp.zeros(out.shape, lhs.dtype)
 
-    def conv_transpose(lhs, rhs, strides, padding="SAME", **kwargs):
-      b, h, w, _ = lhs.shape
-      taps = 4 if h == w == 1 else rhs.shape[0] * rhs.shape[1]
-      counted.append(2.0 * lhs.size * taps * rhs.shape[2])
-      return jnp.zeros((b, h * strides[0], w * strides[1], rhs.shape[2]), lhs.dtype)
+  def conv_transpose(lhs, rhs, strides, padding):
+    b, h, w, _ = lhs.shape
+    taps = 4 if h == w == 1 else rhs.shape[0] * rhs.shape[1]
+    counted.append(2.0 * lhs.size * taps * rhs.shape[2])
+    return jnp.zeros((b, h * strides[0], w * strides[1], rhs.shape[2]), lhs.dtype)
 
-    def plain(*args, **kwargs):
-      kwargs = {k: v for k, v in kwargs.items() if k == "rhs_dilation"}
-      return conv_general(*args[:4])
-
-    stack.enter_context(mock.patch.object(conv, "conv_general_dilated", plain))
-    stack.enter_context(mock.patch.object(conv, "conv_transpose", conv_transpose))
+  with (
+    mock.patch.object(conv, "conv_general_dilated", conv_general),
+    mock.patch.object(conv, "conv_transpose", conv_transpose),
+  ):
     variables = jax.eval_shape(lambda: network.init(jax.random.key(0), inputs))
     counted.clear()
     jax.eval_shape(lambda v: network.apply(v, inputs), variables)
-    dense = sum(
-      2.0 * np.prod(leaf.shape)
-      for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"])
-      if "dense" in jax.tree_util.keystr(path) and len(leaf.shape) == 2
-    )
+  dense = sum(
+    2.0 * np.prod(leaf.shape)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"])
+    if "dense" in jax.tree_util.keystr(path) and len(leaf.shape) == 2
+  )
   return sum(counted) + dense, counted[0]
 
 

@@ -85,8 +85,10 @@ def train(config: ConfigDict, workdir: str | Path, *, say: Say = print) -> Outco
   epoch_steps = len(images.train) // config.batch_size
   total_steps = config.num_steps or config.num_epochs * epoch_steps
   # A run keeps the colour it began with, even if it goes on with other images.
-  extra = checkpoints.read_extra() if resumed else {}
-  extra = extra or {"mean_color": inputs.mean_color(config, images.train)}
+  if resumed:
+    extra = checkpoints.read_extra()
+  else:
+    extra = {"mean_color": inputs.mean_color(config, images.train)}
   run = build.run(
     config, total_steps=total_steps, mean_color=extra["mean_color"], shapes=shapes
   )
