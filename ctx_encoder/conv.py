@@ -2,12 +2,14 @@
 
 XLA's CPU backend runs some convolutions at a tenth of the machine's speed: those of a
 zero-dilated input (which is how a transposed convolution and the input gradient of a
-strided one are lowered), the kernel gradient of stride-1 convolutions, and those with
-very many input or very few output channels. The functions here compute the same values
-from pieces that it runs well: plain stride-1 convolutions and matrix products. On every
-other platform, and for shapes that the rewrites do not cover, they are the stock
-operations. The choice is made when the program is lowered, so the parameters have one
-layout everywhere. The gradient of maximum pooling is another matter of that kind.
+strided one are lowered), the kernel gradient of a transposed convolution, those that
+are matrix products in truth, and those with very few output channels. The functions
+here compute the same values from pieces that it runs well: forward convolutions, kernel
+gradients of those, and matrix products (see also `winograd`, and `compiler` for the
+options under which these figures hold). On every other platform, and for shapes that
+the rewrites do not cover, they are the stock operations. The choice is made when the
+program is lowered, so the parameters have one layout everywhere. The gradient of
+maximum pooling is another matter of that kind.
 
 Arrays are NHWC; kernels are HWIO (for `conv_transpose` with `transpose_kernel=True`,
 HWOI, which is Keras's layout).
@@ -20,6 +22,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from ctx_encoder import winograd
 
 _NHWC = lax.conv_dimension_numbers((1,) * 4, (1,) * 4, ("NHWC", "HWIO", "NHWC"))
 
@@ -99,7 +103,7 @@ def conv_transpose(
 
   With `transpose_kernel=True`, the default here, it is the gradient of a convolution
   with respect to its input and takes the kernels of Keras's `Conv2DTranspose`.
-  4x4 kernels at stride 2 with "SAME" padding take the fast path on CPUs.
+  Equal strides take the fast path on CPUs.
 
   Args:
     lhs: `[B, H, W, C]` input.
@@ -112,10 +116,11 @@ def conv_transpose(
   """
   if not transpose_kernel:
     rhs = _transposed(rhs)
-  fits = rhs.shape[:2] == (4, 4) and tuple(strides) == (2, 2) and padding == "SAME"
-  if not fits:
-    return _stock_transpose(lhs, rhs, tuple(strides), padding)
-  return _transpose_4x4(lhs, rhs)
+  stock = functools.partial(_stock_transpose, strides=tuple(strides), padding=padding)
+  if strides[0] != strides[1] or lhs.dtype != rhs.dtype:
+    return stock(lhs, rhs)
+  fast = functools.partial(_fast_transpose, stride=strides[0], padding=padding)
+  return _by_platform(fast, stock)(lhs, rhs)
 
 
 def max_pool(x: jax.Array, window: int, stride: int, padding: str) -> jax.Array:
@@ -174,15 +179,20 @@ def _stock_conv(x, kernel, *, stride, pads):
 
 
 def _fast_conv(x, kernel, *, stride, pads):
+  kh, kw, _, outputs = kernel.shape
   out = _output_size(x.shape, kernel.shape, stride, pads)
   if out == [1, 1]:  # the kernel covers its whole input: a matrix product
-    x = _pad_to(x, pads, kernel.shape[:2])
-    y = x.reshape(x.shape[0], -1) @ kernel.reshape(-1, kernel.shape[3])
+    x = _pad_to(x, pads, (kh, kw))
+    y = x.reshape(x.shape[0], -1) @ kernel.reshape(-1, outputs)
     return y[:, None, None, :]
   if stride > 1:
     return _conv_strided(x, kernel, stride, pads)
-  size = [n + k - 1 for n, k in zip(out, kernel.shape[:2], strict=True)]
-  return _conv_valid(_pad_to(x, pads, size), kernel)
+  padded = [n + k - 1 for n, k in zip(out, (kh, kw), strict=True)]
+  if kh * kw * outputs <= _FEW_OUTPUTS:
+    return _conv_narrow(_pad_to(x, pads, padded), kernel)
+  if winograd.fits((x.shape[0], *padded), kernel.shape, x.dtype):
+    return winograd.conv(_pad_to(x, pads, padded), kernel)
+  return _stock_conv(x, kernel, stride=1, pads=pads)
 
 
 def _output_size(x_shape, kernel_shape, stride, pads):
@@ -195,8 +205,6 @@ def _output_size(x_shape, kernel_shape, stride, pads):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv_strided(x, kernel, stride, pads):
   """Strided convolution whose input gradient runs as a stride-1 convolution."""
-  if kernel.shape[2] <= _RGB and kernel.shape[3] <= _NARROW:
-    return _conv_by_blocks(x, kernel, stride=stride, pads=pads)
   return _stock_conv(x, kernel, stride=stride, pads=pads)
 
 
@@ -206,14 +214,30 @@ def _conv_strided_forward(x, kernel, stride, pads):
 
 def _conv_strided_backward(stride, pads, residuals, g):
   x, kernel = residuals
-  by_blocks = functools.partial(_conv_by_blocks, stride=stride, pads=pads)
-  stock = functools.partial(_stock_conv, stride=stride, pads=pads)
-  (dx,) = jax.vjp(lambda x: by_blocks(x, kernel), x)[1](g)
-  (dkernel,) = jax.vjp(lambda kernel: stock(x, kernel), kernel)[1](g)
-  return dx, dkernel
+  dx = _input_gradient(g, kernel, x.shape, stride, pads)
+  return dx, _kernel_gradient(x, g, kernel, stride, pads)
 
 
 _conv_strided.defvjp(_conv_strided_forward, _conv_strided_backward)
+
+
+def _input_gradient(g, kernel, x_shape, stride, pads):
+  def by_blocks(x):
+    return _conv_by_blocks(x, kernel, stride=stride, pads=pads)
+
+  return _transpose_of(by_blocks, x_shape, g)
+
+
+def _kernel_gradient(x, g, kernel, stride, pads):
+  def stock(kernel):
+    return _stock_conv(x, kernel, stride=stride, pads=pads)
+
+  return _transpose_of(stock, kernel.shape, g)
+
+
+def _transpose_of(linear, shape, cotangent):
+  operand = jax.ShapeDtypeStruct(shape, cotangent.dtype)
+  return jax.linear_transpose(linear, operand)(cotangent)[0]
 
 
 def _conv_by_blocks(x, kernel, *, stride, pads):
@@ -224,7 +248,7 @@ def _conv_by_blocks(x, kernel, *, stride, pads):
   rest = [(0, b * stride - k) for b, k in zip(blocks, kernel.shape[:2], strict=True)]
   kernel = jnp.pad(kernel, [*rest, (0, 0), (0, 0)])
   kernel = space_to_depth(kernel[None], stride)[0]
-  return _conv_valid(space_to_depth(x, stride), kernel)
+  return _stock_conv(space_to_depth(x, stride), kernel, stride=1, pads=((0, 0), (0, 0)))
 
 
 def _pad_to(x, pads, size):
@@ -254,79 +278,31 @@ def space_to_depth(x: jax.Array, block: int) -> jax.Array:
   return x.reshape(n, h // block, w // block, block * block * c, *rest)
 
 
-# Where XLA's convolutions and matrix products overtake each other: input channels of a
-# forward pass, those of a strided one and its output channels, output channels and taps
-# of a kernel's gradient.
-_MANY_INPUTS = 256
-_RGB = 4
-_NARROW = 32
-_FEW_OUTPUTS = 16
-_MANY_TAPS = 16
+_FEW_OUTPUTS = 16  # counted over all taps of a kernel
 
 
 @jax.custom_vjp
-def _conv_valid(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Stride-1 convolution without padding."""
-  kh, kw, c, d = kernel.shape
-  h, w = x.shape[1] - kh + 1, x.shape[2] - kw + 1
-  if kh * kw * d <= 4 * _FEW_OUTPUTS:  # all taps as outputs of one product, then added
-    exact = jnp.promote_types(x.dtype, jnp.float32)
-    taps = jnp.tensordot(x, kernel, ((3,), (2,)), preferred_element_type=exact)
-    y = sum(taps[:, i : i + h, j : j + w, i, j] for i in range(kh) for j in range(kw))
-    return jnp.asarray(y, x.dtype)
-  if c >= _MANY_INPUTS:
-    return _windows(x, (kh, kw)) @ kernel.reshape(kh * kw * c, d)
-  return _stock_conv(x, kernel, stride=1, pads=((0, 0), (0, 0)))
+def _conv_narrow(x, kernel):
+  """Stride-1 convolution without padding to very few channels.
 
-
-def _windows(x, sides):
-  """Returns what each output sees: `[B, H', W', kh * kw * C]`."""
-  (kh, kw), (h, w) = sides, x.shape[1:3]
-  taps = [
-    x[:, i : h - kh + 1 + i, j : w - kw + 1 + j] for i in range(kh) for j in range(kw)
-  ]
-  return jnp.concatenate(taps, axis=3)
-
-
-def _conv_valid_forward(x, kernel):
-  return _conv_valid(x, kernel), (x, kernel)
-
-
-def _conv_valid_backward(residuals, g):
-  x, kernel = residuals
+  All taps are the outputs of one matrix product, shifted and added.
+  """
   kh, kw = kernel.shape[:2]
-  # By hand, since the transpose rule of lax gives a form that XLA does not recognise.
-  dx = _stock_conv(
-    g, _transposed(kernel), stride=1, pads=((kh - 1, kh - 1), (kw - 1, kw - 1))
-  )
-  if kh * kw > _MANY_TAPS:
-    stock = functools.partial(_stock_conv, x, stride=1, pads=((0, 0), (0, 0)))
-    return dx, jax.vjp(stock, kernel)[1](g)[0]
-  h, w = g.shape[1:3]
-  taps = [(i, j) for i in range(kh) for j in range(kw)]
-  if g.shape[3] <= _FEW_OUTPUTS:  # one matrix product over pixels for all taps
-    shifted = [
-      jnp.pad(g, ((0, 0), (i, kh - 1 - i), (j, kw - 1 - j), (0, 0))) for i, j in taps
-    ]
-    dkernel = _over_pixels(x, jnp.stack(shifted, axis=3))
-    return dx, jnp.moveaxis(dkernel, 0, 1).reshape(kernel.shape)
-  # XLA transposes the left operand of these products: it is g, once for all taps.
-  if kernel.shape[2] >= _MANY_INPUTS:  # the windows of the forward pass
-    dkernel = _over_pixels(g, _windows(x, (kh, kw)))
-    return dx, dkernel.T.reshape(kernel.shape)
-  dkernel = [_over_pixels(g, x[:, i : i + h, j : j + w]) for i, j in taps]
-  return dx, jnp.stack(dkernel).swapaxes(1, 2).reshape(kernel.shape)
+  h, w = x.shape[1] - kh + 1, x.shape[2] - kw + 1
+  exact = jnp.promote_types(x.dtype, jnp.float32)
+  taps = jnp.tensordot(x, kernel, ((3,), (2,)), preferred_element_type=exact)
+  y = sum(taps[:, i : i + h, j : j + w, i, j] for i in range(kh) for j in range(kw))
+  return jnp.asarray(y, x.dtype)
 
 
-_conv_valid.defvjp(_conv_valid_forward, _conv_valid_backward)
+def _conv_narrow_backward(residuals, g):
+  stock = functools.partial(_stock_conv, stride=1, pads=((0, 0), (0, 0)))
+  return jax.vjp(stock, *residuals)[1](g)
 
 
-def _over_pixels(a, b):
-  """Returns sum over pixels of a b^T, added up in float32 at least."""
-  pixels = (((0, 1, 2), (0, 1, 2)), ((), ()))
-  exact = jnp.promote_types(a.dtype, jnp.float32)
-  product = lax.dot_general(a, b, pixels, preferred_element_type=exact)
-  return product.astype(a.dtype)
+_conv_narrow.defvjp(
+  lambda *operands: (_conv_narrow(*operands), operands), _conv_narrow_backward
+)
 
 
 def _transposed(kernel: jax.Array) -> jax.Array:
@@ -345,28 +321,38 @@ def _stock_transpose(x, kernel, strides, padding):
   )
 
 
-def _fast_transpose_4x4(x, kernel):
-  b, h, w, c = x.shape
-  d = kernel.shape[2]
-  if h == w == 1:  # a single pixel reaches only the four inner taps
-    inner = kernel[1:3, 1:3].reshape(4 * d, c)
-    return (x.reshape(b, c) @ inner.T).reshape(b, 2, 2, d)
-  # Even outputs 2m take x[m - 1], x[m] with taps 3, 1; odd ones 2m + 1 take
-  # x[m], x[m + 1] with taps 2, 0: one 2x2 convolution to both phases of both axes.
-  taps = jnp.array([[3, 1], [2, 0]])
-  # [ph, pw, i, j, D, C]
-  phases = kernel[taps[:, None, :, None], taps[None, :, None, :]]
-  phases = phases.transpose(2, 3, 5, 0, 1, 4).reshape(2, 2, c, 4 * d)
-  x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-  y = _conv_valid(x, phases).reshape(b, h + 1, w + 1, 2, 2, d)
-  rows = jnp.stack([y[:, :h, :, 0], y[:, 1:, :, 1]], axis=2)  # [B, H, ph, W+1, pw, D]
-  out = jnp.stack([rows[:, :, :, :w, 0], rows[:, :, :, 1:, 1]], axis=4)
-  return out.reshape(b, 2 * h, 2 * w, d)
+def _fast_transpose(x, kernel, *, stride, padding):
+  """The input gradient of a strided convolution, and its gradients."""
+  (b, h, w, c), (kh, kw, d) = x.shape, kernel.shape[:3]
+  if padding == "SAME":
+    size = (h * stride, w * stride)
+  else:
+    size = tuple(n * stride + max(k - stride, 0) for n, k in ((h, kh), (w, kw)))
+  pads = tuple(lax.padtype_to_pads(size, (kh, kw), (stride, stride), padding))
+  (top, _), (left, _) = pads
+  reached = kernel[top : top + size[0], left : left + size[1]]
+  if h == w == 1 and reached.shape[:2] == size:  # a matrix product with these taps
+    y = x.reshape(b, c) @ reached.reshape(-1, c).T
+    return y.reshape(b, *reached.shape[:2], d)
+  return _conv_transposed(x, kernel, (b, *size, d), stride, pads)
 
 
-def _transpose_4x4(x, kernel):
-  stock = functools.partial(_stock_transpose, strides=(2, 2), padding="SAME")
-  return _by_platform(_fast_transpose_4x4, stock)(x, kernel)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _conv_transposed(x, kernel, shape, stride, pads):
+  return _input_gradient(x, kernel, shape, stride, pads)
+
+
+def _conv_transposed_forward(x, kernel, shape, stride, pads):
+  return _conv_transposed(x, kernel, shape, stride, pads), (x, kernel)
+
+
+def _conv_transposed_backward(shape, stride, pads, residuals, g):
+  x, kernel = residuals
+  dx = _stock_conv(g, kernel, stride=stride, pads=pads)
+  return dx, _kernel_gradient(g, x, kernel, stride, pads)
+
+
+_conv_transposed.defvjp(_conv_transposed_forward, _conv_transposed_backward)
 
 
 def _stock_max_pool(x, window, stride, pads):

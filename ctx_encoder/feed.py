@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ctx_encoder import data, sharding
+from ctx_encoder import compiler, data, sharding
 from ctx_encoder.state import TrainState
 from ctx_encoder.step import Metrics, TrainStep, make_dispatch
 
@@ -57,7 +57,7 @@ def on_device(config: ConfigDict, examples: data.Examples) -> bool:
 
 def _from_device(config, step_function, examples, key, mesh, start, stop):
   per_call = config.steps_per_dispatch or (1 if jax.default_backend() == "cpu" else 8)
-  compiled = jax.jit(make_dispatch(step_function), donate_argnums=0)
+  compiled = _compiled(make_dispatch(step_function))
   images, ids = jax.device_put(
     (examples.images, examples.ids), sharding.replicated(mesh)
   )
@@ -83,7 +83,7 @@ def _from_host(config, step_function, examples, key, mesh, start, stop):
     state, measured = step_function(state, batch, key)
     return state, {name: value[None] for name, value in measured.items()}
 
-  compiled = jax.jit(one, donate_argnums=0)
+  compiled = _compiled(one)
   batches = data.train_batches(
     examples,
     batch_size=config.batch_size,
@@ -95,3 +95,9 @@ def _from_host(config, step_function, examples, key, mesh, start, stop):
     for step in range(start, stop):
       batch = jax.device_put(next(batches), sharding.split(mesh))
       yield step + 1, lambda state, batch=batch: compiled(state, batch, key)
+
+
+def _compiled(function):
+  """Jitted; the state that comes in gives its memory to the one that goes out."""
+  options = compiler.options()
+  return jax.jit(function, donate_argnums=0, compiler_options=options)

@@ -6,7 +6,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 
-from ctx_encoder import pixels
+from ctx_encoder import compiler, pixels
 from ctx_encoder.models import Generator, fold_batch_norm
 from ctx_encoder.task import Task
 
@@ -28,7 +28,6 @@ def make_complete(generator: Generator, variables: Any, task: Task) -> Complete:
   """
   folded, folded_variables = fold_batch_norm(generator, variables)
 
-  @jax.jit
   def completed(variables, images, masks, keys):
     mask = masks.astype(jnp.float32)
     examples = task.see(pixels.from_uint8(images), mask)
@@ -38,7 +37,12 @@ def make_complete(generator: Generator, variables: Any, task: Task) -> Complete:
     painted = pixels.to_uint8(task.completed(outputs, examples))
     return jnp.where(mask > 0, painted, images)
 
+  compiled = jax.jit(completed, compiler_options=compiler.options())
+
   def complete(images, masks, keys=None):
-    return completed(folded_variables, images, masks, keys)
+    # Inside another `jax.jit`, which has options of its own, it is compiled with that.
+    traced = isinstance(images, jax.core.Tracer) or isinstance(masks, jax.core.Tracer)
+    function = completed if traced else compiled
+    return function(folded_variables, images, masks, keys)
 
   return complete

@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ctx_encoder import build, data, evaluate, feed, figures, inputs, sharding
+from ctx_encoder import build, compiler, data, evaluate, feed, figures, inputs, sharding
 from ctx_encoder import config as configuration
 from ctx_encoder.checkpoint import Checkpoints, DamagedError, check_config
 from ctx_encoder.history import History
@@ -25,9 +25,6 @@ from ctx_encoder.state import TrainState, inference_variables, magnitudes
 from ctx_encoder.step import make_eval_step
 
 Say = Callable[[str], None]
-
-# For what runs once: compiling it well would take many times as long as running it.
-_RUNS_ONCE = {"xla_backend_optimization_level": 0}
 
 
 _magnitudes = jax.jit(magnitudes)
@@ -95,7 +92,7 @@ def train(config: ConfigDict, workdir: str | Path, *, say: Say = print) -> Outco
   create = jax.jit(
     lambda: run.init(config.seed, average=config.ema_decay > 0),
     out_shardings=sharding.replicated(mesh),
-    compiler_options=_RUNS_ONCE,
+    compiler_options=compiler.RUNS_ONCE,
   )
 
   def restore(step: int | None = None) -> TrainState:
@@ -127,7 +124,9 @@ def train(config: ConfigDict, workdir: str | Path, *, say: Say = print) -> Outco
       validation=images.validation,
       checkpoints=checkpoints,
       history=history,
-      eval_step=jax.jit(make_eval_step(run.generator, run.task)),
+      eval_step=jax.jit(
+        make_eval_step(run.generator, run.task), compiler_options=compiler.options()
+      ),
       inference_variables=functools.partial(inference_variables, run.generator),
       key=key,
       saved={"config": as_json, "extra": extra},

@@ -18,13 +18,15 @@ TABLE = """
   masks               jax numpy
   metrics             jax
   pixels              jax
-  conv                jax
+  winograd            jax numpy
+  conv                jax : winograd
+  compiler            jax
   sharding            jax
   augment             jax dm_pix
   models              jax flax : conv
   state               jax flax optax : models
   task                jax : losses masks augment pixels
-  inference           jax : models pixels task
+  inference           jax : compiler models pixels task
   step                jax optax : losses masks augment metrics pixels models state task
 
   data                numpy PIL tensorflow tensorflow_datasets tqdm
@@ -39,11 +41,11 @@ TABLE = """
   build               jax numpy optax ml_collections
                       : masks augment models state step task
   inputs              numpy ml_collections : data
-  feed                jax numpy ml_collections : data sharding state step
+  feed                jax numpy ml_collections : compiler data sharding state step
   evaluate            jax numpy : baselines data metrics pixels
   trainer             jax numpy ml_collections tqdm
-                      : build checkpoint config data evaluate feed figures history
-                        inputs interruption sharding state step
+                      : build checkpoint compiler config data evaluate feed figures
+                        history inputs interruption sharding state step
 
   cli                 : commands
   commands.augment    jax numpy PIL tqdm : config data augment
