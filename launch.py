@@ -13,6 +13,10 @@ import pathlib
 import sys
 from typing import NoReturn
 
+from ctx_encoder import huge_pages
+
+if __name__ == "__main__":
+  huge_pages.use()  # before anything slow is imported
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts
 
 from absl import app, flags

@@ -11,10 +11,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
+from ctx_encoder import huge_pages
 
-from ctx_encoder import compiler
+huge_pages.use()  # as launch.py does; before anything slow is imported
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+
+from ctx_encoder import compiler  # noqa: E402
 
 GEMM_SIDE = 3072
 

@@ -205,6 +205,8 @@ def _output_size(x_shape, kernel_shape, stride, pads):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv_strided(x, kernel, stride, pads):
   """Strided convolution whose input gradient runs as a stride-1 convolution."""
+  if _winograd_fits(x.shape, kernel, stride, pads, "value"):
+    return _conv_by_blocks(x, kernel, stride, pads, winograd.conv)
   return _stock_conv(x, kernel, stride=stride, pads=pads)
 
 
@@ -222,25 +224,26 @@ _conv_strided.defvjp(_conv_strided_forward, _conv_strided_backward)
 
 
 def _input_gradient(g, kernel, x_shape, stride, pads):
-  def by_blocks(x):
-    return _conv_by_blocks(x, kernel, stride=stride, pads=pads)
+  fits = _winograd_fits(x_shape, kernel, stride, pads, "gradients")
 
-  return _transpose_of(by_blocks, x_shape, g)
+  def forward(x):
+    return _conv_by_blocks(
+      x, kernel, stride, pads, winograd.conv if fits else _conv_valid
+    )
+
+  return jax.vjp(forward, jnp.zeros(x_shape, g.dtype))[1](g)[0]
 
 
 def _kernel_gradient(x, g, kernel, stride, pads):
-  def stock(kernel):
+  def forward(kernel):
+    if _winograd_fits(x.shape, kernel, stride, pads, "gradients"):
+      return _conv_by_blocks(x, kernel, stride, pads, winograd.conv)
     return _stock_conv(x, kernel, stride=stride, pads=pads)
 
-  return _transpose_of(stock, kernel.shape, g)
+  return jax.vjp(forward, jnp.zeros_like(kernel))[1](g)[0]
 
 
-def _transpose_of(linear, shape, cotangent):
-  operand = jax.ShapeDtypeStruct(shape, cotangent.dtype)
-  return jax.linear_transpose(linear, operand)(cotangent)[0]
-
-
-def _conv_by_blocks(x, kernel, *, stride, pads):
+def _conv_by_blocks(x, kernel, stride, pads, convolve):
   """Strided convolution as space-to-depth and a stride-1 convolution."""
   out = _output_size(x.shape, kernel.shape, stride, pads)
   blocks = [math.ceil(k / stride) for k in kernel.shape[:2]]
@@ -248,7 +251,25 @@ def _conv_by_blocks(x, kernel, *, stride, pads):
   rest = [(0, b * stride - k) for b, k in zip(blocks, kernel.shape[:2], strict=True)]
   kernel = jnp.pad(kernel, [*rest, (0, 0), (0, 0)])
   kernel = space_to_depth(kernel[None], stride)[0]
-  return _stock_conv(space_to_depth(x, stride), kernel, stride=1, pads=((0, 0), (0, 0)))
+  return convolve(space_to_depth(x, stride), kernel)
+
+
+def _conv_valid(x, kernel):
+  return _stock_conv(x, kernel, stride=1, pads=((0, 0), (0, 0)))
+
+
+def _winograd_fits(x_shape, kernel, stride, pads, what):
+  """Returns whether the stride-1 convolution of `_conv_by_blocks` is Winograd's."""
+  blocks = [math.ceil(k / stride) for k in kernel.shape[:2]]
+  out = _output_size(x_shape, kernel.shape, stride, pads)
+  size = [n + b - 1 for n, b in zip(out, blocks, strict=True)]
+  channels = kernel.shape[2] * stride**2
+  return winograd.fits(
+    (x_shape[0], *size, channels),
+    (*blocks, channels, kernel.shape[3]),
+    kernel.dtype,
+    what,
+  )
 
 
 def _pad_to(x, pads, size):
@@ -296,8 +317,7 @@ def _conv_narrow(x, kernel):
 
 
 def _conv_narrow_backward(residuals, g):
-  stock = functools.partial(_stock_conv, stride=1, pads=((0, 0), (0, 0)))
-  return jax.vjp(stock, *residuals)[1](g)
+  return jax.vjp(_conv_valid, *residuals)[1](g)
 
 
 _conv_narrow.defvjp(

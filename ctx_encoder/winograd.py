@@ -23,22 +23,25 @@ import numpy as np
 from jax import lax
 
 # {side r of the kernel: (m, points)}. The points are few and near 1, since rounding
-# errors are multiplied with their powers. m < r: an input is in at most two tiles a
+# errors are multiplied with their powers. a <= 2 m: an input is in at most two tiles a
 # side.
-_TILES = {4: (3, (0, 1, -1, 2, -0.5))}
+_TILES = {2: (4, (0, 1, -1, 2)), 4: (3, (0, 1, -1, 2, -0.5))}
 
 # Below these the transforms cost more than the products that they save.
-_LEAST_CHANNELS = 128
+_LEAST_CHANNELS = {"value": 128, "gradients": 256}
 _LEAST_TILES = 128
 
 
-def fits(x_shape: Sequence[int], kernel_shape: Sequence[int], dtype) -> bool:
+def fits(
+  x_shape: Sequence[int], kernel_shape: Sequence[int], dtype, what: str = "gradients"
+) -> bool:
   """Returns whether `conv` takes such arrays and is likely to be faster.
 
   Args:
     x_shape: `[B, H, W, C]`, padding included.
     kernel_shape: `[r, r, C, D]`.
     dtype: of both; half precision would lose too much.
+    what: is to be faster: "value" or "gradients" (and the value too).
   """
   kh, kw, *channels = kernel_shape
   if kh != kw or kh not in _TILES or dtype not in (jnp.float32, jnp.float64):
@@ -47,8 +50,9 @@ def fits(x_shape: Sequence[int], kernel_shape: Sequence[int], dtype) -> bool:
   outputs = [n - kh + 1 for n in x_shape[1:3]]
   th, tw = (-(-n // m) for n in outputs)
   used = outputs[0] * outputs[1] / (th * tw * m * m)
-  enough = x_shape[0] * th * tw >= _LEAST_TILES and min(channels) >= _LEAST_CHANNELS
-  return enough and used > 0.6
+  if x_shape[0] * th * tw < _LEAST_TILES or min(channels) < _LEAST_CHANNELS[what]:
+    return False
+  return used > 0.6
 
 
 @jax.custom_vjp
@@ -57,10 +61,10 @@ def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
   Args:
     x: `[B, H, W, C]`.
-    kernel: `[4, 4, C, D]`.
+    kernel: `[r, r, C, D]`, r = 2 or 4.
 
   Returns:
-    `[B, H - 3, W - 3, D]`.
+    `[B, H - r + 1, W - r + 1, D]`.
   """
   m, a, g, b = _matrices(kernel.shape[0])
   inputs, weights = _input_tiles(x, m, b), _sandwich(g, _cells(kernel))

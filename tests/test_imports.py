@@ -35,6 +35,7 @@ TABLE = """
   history             tensorboard
   figures             numpy PIL matplotlib
   interruption
+  huge_pages
   baselines           numpy cv2
 
   config              ml_collections
@@ -53,7 +54,7 @@ TABLE = """
   commands.data       numpy : data
   commands.masks      jax numpy : data figures masks
   configs             : config
-  launch              absl jax ml_collections : config trainer
+  launch              absl jax ml_collections : config huge_pages trainer
 """
 
 # Each takes seconds to import: only the functions that need it do.
