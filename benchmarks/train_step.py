@@ -41,7 +41,8 @@ def main() -> None:
   if "stock" in args.peers:
     with mock.patch.object(conv, "_by_platform", lambda fast, stock: stock):
       steps["stock Flax"], _ = ours(args)
-      steps["stock, our options"], _ = ours(args, compiler.options())
+      if compiler.options():
+        steps["stock, our options"], _ = ours(args, compiler.options())
   steps |= peers(args, "train_step")
   if args.trace:
     with jax.profiler.trace(args.trace):

@@ -389,11 +389,12 @@ def _fast_max_pool(x, window, stride, pads):
 
 def _fast_max_pool_forward(x, window, stride, pads):
   taps = _pool_taps(x, window, stride, pads)
-  largest = functools.reduce(jnp.maximum, taps)
-  # The first tap that is the largest, in one pass over the pixels.
-  which = jnp.full(largest.shape, len(taps) - 1, jnp.int8)
-  for number, tap in reversed(list(enumerate(taps[:-1]))):
-    which = jnp.where(tap == largest, jnp.int8(number), which)
+  largest, which = taps[0], jnp.zeros(taps[0].shape, jnp.int8)
+  # Not by asking which tap equals the largest: where XLA computes `x` anew for either
+  # side, the two may differ in their last bit, and none does.
+  for number, tap in enumerate(taps[1:], start=1):
+    which = jnp.where(tap > largest, jnp.int8(number), which)
+    largest = jnp.maximum(largest, tap)
   return largest, (which, x)
 
 

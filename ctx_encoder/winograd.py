@@ -97,9 +97,9 @@ def _backward(residuals, gradient):
     (0, n * m - out) for n, out in zip((th, tw), gradient.shape[1:3], strict=True)
   ]
   gradient = _pad(gradient, ((0, 0), *pads, (0, 0)))
-  squares = jnp.stack(
-    [gradient[:, i::m, j::m].reshape(-1) for i in range(m) for j in range(m)]
-  )
+  # Not a stack of slices, a product with which XLA would take apart again.
+  squares = gradient.reshape(batch, th, m, tw, m, d).transpose(2, 4, 0, 1, 3, 5)
+  squares = squares.reshape(m * m, -1)
   products = _weigh(np.kron(a, a), squares).reshape(len(b) ** 2, -1, d)
 
   weights = _weigh(np.kron(g, g), kernel.reshape(r * r, -1)).reshape(-1, c, d)

@@ -94,19 +94,43 @@ LARGE = ((16, 18, 18, 256), (4, 4, 256, 512))
   ],
 )
 def test_what_does_not_fit(x, kernel, dtype):
-  assert winograd.fits(*LARGE, jnp.float32)
-  assert not winograd.fits(x, kernel, dtype)
+  assert winograd.fits(*LARGE, jnp.float32, "gradients")
+  assert not winograd.fits(x, kernel, dtype, "value")
 
 
-def test_convolutions_that_fit_are_made_this_way(monkeypatch):
-  x, kernel = operands(10, 10, 128, 128, batch=16)
-  assert winograd.fits((16, 10, 10, 128), kernel.shape, x.dtype)
+@pytest.mark.parametrize("name", ["stride_1", "strided", "transposed"])
+def test_convolutions_that_fit_are_made_this_way(name, monkeypatch):
+  monkeypatch.setattr(winograd, "_LEAST_CHANNELS", {"value": 1, "gradients": 1})
+  monkeypatch.setattr(winograd, "_LEAST_TILES", 1)
   calls = []
   own = winograd.conv
   monkeypatch.setattr(winograd, "conv", lambda *args: calls.append(1) or own(*args))
-  actual = conv.conv_general_dilated(
-    x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-  )
+  numbers = ("NHWC", "HWIO", "NHWC")
+  x, kernel = operands(16, 16)
+  if name == "transposed":
+    kernel = kernel.swapaxes(2, 3)
+
+    def ours(x, kernel):
+      return conv.conv_transpose(x, kernel, (2, 2), "SAME")
+
+    def expected(x, kernel):
+      return lax.conv_transpose(
+        x, kernel, (2, 2), "SAME", dimension_numbers=numbers, transpose_kernel=True
+      )
+  else:
+    stride = 1 if name == "stride_1" else 2
+
+    def ours(x, kernel):
+      return conv.conv_general_dilated(
+        x, kernel, (stride, stride), "SAME", dimension_numbers=numbers
+      )
+
+    def expected(x, kernel):
+      return lax.conv_general_dilated(
+        x, kernel, (stride, stride), "SAME", dimension_numbers=numbers
+      )
+
+  actual = jax.jit(functools.partial(with_gradients, ours))(x, kernel)
   assert calls
-  expected = stock(x, kernel)
-  np.testing.assert_allclose(actual, expected, 0, 1e-5 * np.abs(expected).max())
+  for a, e in zip(actual, with_gradients(expected, x, kernel), strict=True):
+    np.testing.assert_allclose(a, e, 0, 1e-5 * np.abs(e).max())
