@@ -11,6 +11,9 @@ from torch import nn
 from ctx_encoder.models.layers import BATCH_NORM_EPSILON, LEAKY_SLOPE, Stage
 
 MODES = ("eager", "channels_last", "compiled")
+if torch.cuda.is_available():
+  MODES += ("compiled, channels_last",)
+  torch.set_float32_matmul_precision("high")  # TF32, as in JAX
 
 
 def _conv(inputs: int, stage: Stage, features: int) -> list[nn.Module]:
@@ -100,6 +103,12 @@ def discriminator(width: float) -> nn.Sequential:
   return nn.Sequential(*modules, nn.ZeroPad2d(1), nn.Conv2d(inputs, 1, 4))
 
 
+def _mixed(args, device: str):
+  """Autocast to bfloat16, if that is what is measured."""
+  wanted = getattr(args, "dtype", "float32") == "bfloat16"
+  return torch.autocast(device, torch.bfloat16, enabled=wanted)
+
+
 def train_step(args, images: np.ndarray, mask: np.ndarray, mode: str):
   """Returns a function that makes one step and waits for it.
 
@@ -112,7 +121,7 @@ def train_step(args, images: np.ndarray, mask: np.ndarray, mode: str):
     mode: one of `MODES`.
   """
   device = "cuda" if torch.cuda.is_available() else "cpu"
-  form = torch.channels_last if mode == "channels_last" else torch.contiguous_format
+  form = torch.channels_last if "channels_last" in mode else torch.contiguous_format
   to = functools.partial(torch.Tensor.to, device=device, memory_format=form)
   real = to(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous())
   hole = to(torch.from_numpy(mask).permute(0, 3, 1, 2).contiguous())
@@ -129,13 +138,14 @@ def train_step(args, images: np.ndarray, mask: np.ndarray, mode: str):
   ]
   parameters = [list(network.parameters()) for network in networks]
   complete, judge = networks
-  if mode == "compiled":
+  if mode.startswith("compiled"):
     complete, judge = torch.compile(complete), torch.compile(judge)
 
   def step():
-    outputs = complete((1 - hole) * real - hole)
-    completed = (1 - hole) * real + hole * outputs
-    logits_real, logits_fake = judge(real), judge(completed)
+    with _mixed(args, device):
+      outputs = complete((1 - hole) * real - hole).float()
+      completed = (1 - hole) * real + hole * outputs
+      logits_real, logits_fake = judge(real).float(), judge(completed).float()
     judging = F.softplus(-logits_real).mean() + F.softplus(logits_fake).mean()
     error = ((outputs - real) ** 2 * hole).sum() / (3 * hole.sum())
     painting = 0.999 * error + 0.001 * F.softplus(-logits_fake).mean()
@@ -155,17 +165,18 @@ def train_step(args, images: np.ndarray, mask: np.ndarray, mode: str):
 def inference(args, images: np.ndarray, mask: np.ndarray, mode: str):
   """Returns a function that completes the images and waits for it."""
   device = "cuda" if torch.cuda.is_available() else "cpu"
-  form = torch.channels_last if mode == "channels_last" else torch.contiguous_format
+  form = torch.channels_last if "channels_last" in mode else torch.contiguous_format
   real = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
   hole = torch.from_numpy(mask).permute(0, 3, 1, 2).contiguous()
   real, hole = (x.to(device, memory_format=form) for x in (real, hole))
   network = generator(args.generator, args.image_size, args.width)
   network = network.to(device, memory_format=form).eval()
-  complete = torch.compile(network) if mode == "compiled" else network
+  complete = torch.compile(network) if mode.startswith("compiled") else network
 
   @torch.inference_mode()
   def run():
-    outputs = complete((1 - hole) * real - hole)
+    with _mixed(args, device):
+      outputs = complete((1 - hole) * real - hole).float()
     return ((1 - hole) * real + hole * outputs).cpu()
 
   return run
