@@ -39,16 +39,18 @@ def main() -> None:
       control(None, 0)
 
   along, alone, alone_control = [], [], []
+  expected: dict[str, float] = {}
   own_state = control_state = state = None
   for step in range(args.steps):
     _, same = ours(state, step)
     own_state, own = ours(own_state, step)
+    other = None
     if control:
       control_state, other = control(control_state, step)
     state, expected = stock(state, step)
     along.append(apart(same, expected))
     alone.append(apart(own, expected))
-    alone_control.append(apart(other, expected) if control else {})
+    alone_control.append(apart(other, expected) if other else {})
   harness.print_machine()
   print(
     f"{args.generator}, {args.image_size}x{args.image_size}, batch {args.batch_size},"

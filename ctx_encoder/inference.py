@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from ctx_encoder import compiler, pixels
 from ctx_encoder.models import Generator, fold_batch_norm
@@ -41,7 +42,7 @@ def make_complete(generator: Generator, variables: Any, task: Task) -> Complete:
 
   def complete(images, masks, keys=None):
     # Inside another `jax.jit`, which has options of its own, it is compiled with that.
-    traced = isinstance(images, jax.core.Tracer) or isinstance(masks, jax.core.Tracer)
+    traced = isinstance(images, Tracer) or isinstance(masks, Tracer)
     function = completed if traced else compiled
     return function(folded_variables, images, masks, keys)
 
