@@ -16,16 +16,14 @@ from unittest import mock
 import harness
 import jax
 import numpy as np
+import train_step
 
-from ctx_encoder import build, compiler, config, conv
+from ctx_encoder import build, compiler, conv
 
 
 def main() -> None:
   parser = harness.parser(__doc__)
-  parser.add_argument("--generator", choices=("photos", "monet"), default="photos")
-  parser.add_argument("--batch_size", type=int, default=16)
-  parser.add_argument("--image_size", type=int, default=128)
-  parser.add_argument("--width", type=float, default=1.0)
+  train_step.add_network_arguments(parser)
   parser.add_argument("--steps", type=int, default=20)
   parser.add_argument("--limit", type=float, default=1e-4)
   args = parser.parse_args()
@@ -75,10 +73,7 @@ def apart(found: dict[str, float], expected: dict[str, float]) -> dict[str, floa
 
 def trainer(args, options):
   """Returns `train(state, number) -> (state, {name: value})`; None starts it."""
-  settings = config.default()
-  settings.model.generator = args.generator
-  settings.model.width = settings.discriminator.width = args.width
-  settings.data.image_size = args.image_size
+  settings = train_step.network_settings(args)
   settings.log.grad_norms = True
   run = build.run(settings, total_steps=1000)
   start = jax.jit(lambda: run.init(0, average=False))()

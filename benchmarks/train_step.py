@@ -15,16 +15,14 @@ import harness
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from ctx_encoder import build, compiler, config, conv, masks
 
 
 def main() -> None:
   parser = harness.parser(__doc__)
-  parser.add_argument("--generator", choices=("photos", "monet"), default="photos")
-  parser.add_argument("--batch_size", type=int, default=16)
-  parser.add_argument("--image_size", type=int, default=128)
-  parser.add_argument("--width", type=float, default=1.0)
+  add_network_arguments(parser)
   parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
   parser.add_argument(
     "--peers",
@@ -74,6 +72,23 @@ def main() -> None:
   harness.write(args, figures)
 
 
+def add_network_arguments(parser) -> None:
+  """Adds what says which networks to train, and on how many images a step."""
+  parser.add_argument("--generator", choices=("photos", "monet"), default="photos")
+  parser.add_argument("--batch_size", type=int, default=16)
+  parser.add_argument("--image_size", type=int, default=128)
+  parser.add_argument("--width", type=float, default=1.0)
+
+
+def network_settings(args) -> ConfigDict:
+  """Returns the default configuration with those networks."""
+  settings = config.default()
+  settings.model.generator = args.generator
+  settings.model.width = settings.discriminator.width = args.width
+  settings.data.image_size = args.image_size
+  return settings
+
+
 def peers(args, what: str) -> dict[str, harness.Step]:
   """Returns {name: step} of the peers that are asked for and installed."""
   images, mask = examples(args)
@@ -109,11 +124,8 @@ def examples(args) -> tuple[np.ndarray, np.ndarray]:
 
 def ours(args, options=None) -> tuple[harness.Step, float]:
   """Returns a step, compiled, and the floating-point operations it takes."""
-  settings = config.default()
-  settings.model.generator = args.generator
-  settings.model.width = settings.discriminator.width = args.width
+  settings = network_settings(args)
   settings.model.dtype = args.dtype
-  settings.data.image_size = args.image_size
   run = build.run(settings, total_steps=1000)
   state = jax.jit(lambda: run.init(0, average=False))()
   rng = np.random.default_rng(0)
