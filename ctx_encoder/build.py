@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from ctx_encoder import masks
 from ctx_encoder.augment import make_augment
 from ctx_encoder.models import GENERATORS, Generator, PatchGAN, Settings
+from ctx_encoder.optimizer import restrict
 from ctx_encoder.state import TrainState, init_state
 from ctx_encoder.step import TrainStep, make_train_step
 from ctx_encoder.task import Task
@@ -61,7 +62,10 @@ def run(
     axis_name: see `make_train_step`.
   """
   networks = generator(config), discriminator(config)
-  optimizers = generator_optimizer(config, total_steps), optimizer(config, total_steps)
+  optimizers = (
+    restrict(generator_optimizer(config, total_steps), networks[0].reached()),
+    optimizer(config, total_steps),
+  )
   built = task(config, mean_color=mean_color, shapes=shapes)
   train_step = make_train_step(
     *networks,

@@ -123,6 +123,23 @@ def conv_transpose(
   return _by_platform(fast, stock)(lhs, rhs)
 
 
+def reached_taps(side: int, kernel: int, stride: int) -> slice:
+  """Returns the taps that a "SAME" transposed convolution reads, along one axis.
+
+  The outer taps of a kernel that is laid on a single pixel fall outside of the result.
+
+  Args:
+    side: of the input.
+    kernel: taps.
+    stride: of the transposed convolution.
+  """
+  size = side * stride
+  ((low, _),) = lax.padtype_to_pads((size,), (kernel,), (stride,), "SAME")
+  places = range(0, size, stride)  # what the first tap would meet, before the padding
+  read = [t for t in range(kernel) if any(0 <= i + t - low < size for i in places)]
+  return slice(read[0], read[-1] + 1)
+
+
 def max_pool(x: jax.Array, window: int, stride: int, padding: str) -> jax.Array:
   """Maximum of square windows, as `flax.linen.max_pool`.
 

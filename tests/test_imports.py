@@ -25,6 +25,7 @@ TABLE = """
   augment             jax dm_pix
   models              jax flax : conv
   state               jax flax optax : models
+  optimizer           jax optax
   task                jax : losses masks augment pixels
   inference           jax : compiler models pixels task
   step                jax optax : losses masks augment metrics pixels models state task
@@ -40,7 +41,7 @@ TABLE = """
 
   config              ml_collections
   build               jax numpy optax ml_collections
-                      : masks augment models state step task
+                      : masks augment models optimizer state step task
   inputs              numpy ml_collections : data
   feed                jax numpy ml_collections : compiler data sharding state step
   evaluate            jax numpy : baselines data metrics pixels

@@ -55,6 +55,7 @@ class Conv(nn.Module):
   momentum: float = 0.8
   noise_dim: int = 0
   settings: Settings = Settings()
+  side = 1
 
   @nn.compact
   def __call__(

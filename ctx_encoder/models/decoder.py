@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ctx_encoder import conv
 from ctx_encoder.models.layers import (
   ConvStage,
   ConvTranspose,
@@ -73,6 +74,24 @@ class Decoder(nn.Module):
       shape = (x.shape[0], self.size, self.size, 3)
       x = jax.image.resize(x, shape, "bilinear", antialias=False)
     return jnp.tanh(x)
+
+  @nn.nowrap
+  def reached(self, side: int) -> dict[tuple[str, ...], tuple[slice, slice]]:
+    """Returns the taps that are read, of the kernels that are not read whole.
+
+    Args:
+      side: of the decoder's input.
+
+    Returns:
+      Path of the kernel to slices of its first two axes.
+    """
+    found = {}
+    for i, stage in enumerate(self.stages):
+      taps = conv.reached_taps(side, stage.kernel, stage.stride)
+      if taps != slice(0, stage.kernel):
+        found[f"stage{i + 1}", "conv", "kernel"] = (taps, taps)
+      side *= stage.stride
+    return found
 
   @nn.nowrap
   def momenta(self) -> dict:

@@ -34,6 +34,12 @@ class Generator(nn.Module):
     return self.decoder(x, train=train, keys=stage_keys(keys, 2))
 
   @nn.nowrap
+  def reached(self) -> dict[tuple[str, ...], tuple[slice, slice]]:
+    """Returns the parts that are read, of the parameters that are not read whole."""
+    found = self.decoder.reached(self.bottleneck.side)
+    return {("decoder", *path): region for path, region in found.items()}
+
+  @nn.nowrap
   def unbiased_statistics(self, batch_stats: dict, updates: jax.Array) -> dict:
     """Returns running statistics without their start; see `unbiased_statistics`."""
     parts = ("encoder", "bottleneck", "decoder")
