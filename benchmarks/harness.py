@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from unittest import mock
 
 from ctx_encoder import huge_pages
 
@@ -18,19 +19,22 @@ huge_pages.use()  # as launch.py does; before anything slow is imported
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 
-from ctx_encoder import compiler  # noqa: E402
+from ctx_encoder import compiler, conv  # noqa: E402
 
 GEMM_SIDE = 3072
 
 Step = Callable[[], Any]  # does its work and waits for it
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
-  """Returns a parser with what every benchmark takes."""
+def parser(description: str | None, *, rounds: int = 5) -> argparse.ArgumentParser:
+  """Returns a parser with what every benchmark takes; 0 rounds = it takes no turns."""
   made = argparse.ArgumentParser(
     description=description, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  made.add_argument("--rounds", type=int, default=5, help="turns each (default: 5)")
+  if rounds:
+    made.add_argument(
+      "--rounds", type=int, default=rounds, help=f"turns each (default: {rounds})"
+    )
   made.add_argument("--output", help="JSON file to write the figures to")
   return made
 
@@ -63,6 +67,11 @@ def ratio(seconds: Mapping[str, Sequence[float]], name: str, to: str) -> float:
   """Returns the median over the rounds of one step's time divided by another's."""
   pairs = zip(seconds[name], seconds[to], strict=True)
   return statistics.median(own / other for own, other in pairs)
+
+
+def stock_layers():
+  """Returns a context in which what is traced uses `lax`'s convolutions and pooling."""
+  return mock.patch.object(conv, "_by_platform", lambda fast, stock: stock)
 
 
 def gemm() -> Step:

@@ -2,9 +2,9 @@
 
   python benchmarks/input_pipeline.py --data FOLDER
 
-Without --data it writes a folder of JPEGs of 256x256 and reads that. Each loader reads
-and decodes at every epoch (data.cache=none); memory tells what the process holds after
-the first and after the last round.
+Without --data it writes folders of JPEGs of 256x256 and reads those. Each loader reads
+and decodes at every epoch (data.cache=none); memory is the peak of the process so far,
+after the first and after the last round: flat over epochs and over larger data sets.
 """
 
 import pathlib
@@ -23,23 +23,32 @@ from ctx_encoder import data
 def main() -> None:
   parser = harness.parser(__doc__)
   parser.add_argument("--data", help="folder of images")
-  parser.add_argument("--images", type=int, default=600, help="to write without --data")
+  parser.add_argument(
+    "--images", type=int, nargs="+", default=[300, 3000], help="to write without --data"
+  )
   parser.add_argument("--image_size", type=int, default=128)
   parser.add_argument("--batch_size", type=int, default=16)
   parser.add_argument("--batches", type=int, default=60, help="batches a round")
   args = parser.parse_args()
 
   harness.print_machine()
+  figures = {}
   with tempfile.TemporaryDirectory() as folder:
-    path = args.data or folder
+    paths = {"data": args.data}
     if not args.data:
-      fill(pathlib.Path(folder), args.images)
-    figures = {loader: rates(args, path, loader) for loader in ("tf", "pillow")}
-  print(f"{'':8} {'images/s':>9} {'MiB first':>10} {'MiB last':>9}")
-  for loader, rounds in figures.items():
-    rate = statistics.median(r["images_per_second"] for r in rounds)
-    first, last = rounds[0]["peak_mib"], rounds[-1]["peak_mib"]
-    print(f"{loader:8} {rate:9.0f} {first:10.0f} {last:9.0f}")
+      paths = {f"{count} images": f"{folder}/{count}" for count in args.images}
+      for count in args.images:
+        fill(pathlib.Path(folder, str(count)), count)
+    print(f"{'':14} {'':8} {'images/s':>9} {'MiB first':>10} {'MiB last':>9}")
+    for loader in ("pillow", "tf"):
+      for name, path in paths.items():
+        rounds = rates(args, path, loader)
+        if not rounds:
+          continue
+        figures[f"{name}, {loader}"] = rounds
+        rate = statistics.median(r["images_per_second"] for r in rounds)
+        first, last = rounds[0]["peak_mib"], rounds[-1]["peak_mib"]
+        print(f"{name:14} {loader:8} {rate:9.0f} {first:10.0f} {last:9.0f}", flush=True)
   harness.write(args, {"rounds": figures})
 
 
@@ -72,6 +81,7 @@ def rates(args, path: str, loader: str) -> list[dict[str, float]]:
 
 def fill(folder: pathlib.Path, count: int) -> None:
   """Writes JPEGs of smoothed noise, about as large as photographs of that size."""
+  folder.mkdir()
   rng = np.random.default_rng(0)
   for i in range(count):
     noise = Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))

@@ -11,25 +11,24 @@ into differences that grow, and the last column says how much of them is that al
 """
 
 import sys
-from unittest import mock
 
 import harness
 import jax
 import numpy as np
 import train_step
 
-from ctx_encoder import build, compiler, conv
+from ctx_encoder import build, compiler
 
 
 def main() -> None:
-  parser = harness.parser(__doc__)
+  parser = harness.parser(__doc__, rounds=0)
   train_step.add_network_arguments(parser)
   parser.add_argument("--steps", type=int, default=20)
   parser.add_argument("--limit", type=float, default=1e-4)
   args = parser.parse_args()
 
   ours, control = trainer(args, compiler.options()), None
-  with mock.patch.object(conv, "_by_platform", lambda fast, stock: stock):
+  with harness.stock_layers():
     stock = trainer(args, compiler.options())
     state, _ = stock(None, 0)  # traced while the patch holds
     if compiler.options():

@@ -1,8 +1,9 @@
-"""What a step costs against the size of the batch, the image and the network.
+"""What a step costs against batch, image and network size, and the number of devices.
 
-  python benchmarks/scaling.py --batch_sizes 1 4 16 64 --widths 0.25 1
+  python benchmarks/scaling.py --batch_sizes 1 4 16 64 --widths 0.25 1 --devices 1 2
 
-One thing is varied at a time; the others stay at 16 images, 128 pixels, width 1. Peak
+One thing is varied at a time; the others stay at 16 images, 128 pixels, width 1, one
+device. (How cost and memory depend on the data set: `input_pipeline.py`.) Peak
 memory is that of a process of its own for each row, compiling included.
 """
 
@@ -16,25 +17,26 @@ import harness
 
 
 def main() -> None:
-  parser = harness.parser(__doc__)
-  parser.set_defaults(rounds=3)
+  parser = harness.parser(__doc__, rounds=3)
   parser.add_argument("--generator", choices=("photos", "monet"), default="photos")
   parser.add_argument("--batch_sizes", type=int, nargs="*", default=[1, 4, 16, 64])
   parser.add_argument("--image_sizes", type=int, nargs="*", default=[64, 128, 256])
   parser.add_argument("--widths", type=float, nargs="*", default=[0.25, 0.5, 1.0])
+  parser.add_argument("--devices", type=int, nargs="*", default=[1])
   args = parser.parse_args()
 
-  usual = {"batch_size": 16, "image_size": 128, "width": 1.0}
+  usual = {"batch_size": 16, "image_size": 128, "width": 1.0, "devices": 1}
   varied = {
     "batch_size": args.batch_sizes,
     "image_size": args.image_sizes,
     "width": args.widths,
+    "devices": args.devices,
   }
   harness.print_machine()
   print(f"{args.generator}")
   print(
-    f"{'batch':>6} {'image':>6} {'width':>6} {'s a step':>9} {'images/s':>9}"
-    f" {'GFLOP/s':>8} {'peak MiB':>9}"
+    f"{'batch':>6} {'image':>6} {'width':>6} {'devices':>7} {'s a step':>9}"
+    f" {'images/s':>9} {'GFLOP/s':>8} {'peak MiB':>9}"
   )
   rows = []
   for name, values in varied.items():
@@ -46,7 +48,8 @@ def main() -> None:
       row = rows[-1]
       print(
         f"{options['batch_size']:6} {options['image_size']:6} {options['width']:6g}"
-        f" {row['seconds']:9.3f} {options['batch_size'] / row['seconds']:9.1f}"
+        f" {options['devices']:7} {row['seconds']:9.3f}"
+        f" {options['batch_size'] / row['seconds']:9.1f}"
         f" {row['flops'] / row['seconds'] / 1e9:8.0f} {row['peak_mib']:9.0f}",
         flush=True,
       )

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ctx_encoder import build, compiler, config, conv, masks
+from ctx_encoder import build, compiler, config, conv, masks, sharding
 
 
 def main() -> None:
@@ -31,13 +31,14 @@ def main() -> None:
     choices=("stock", "torch", "keras"),
     help="what to compare with (default: all that are installed)",
   )
+  parser.add_argument("--devices", type=int, default=1, help="to split the batch over")
   parser.add_argument("--trace", help="folder to write a profile of five steps to")
   args = parser.parse_args()
 
   steps, flops = {}, 0.0
   steps["ours"], flops = ours(args, compiler.options())
   if "stock" in args.peers:
-    with mock.patch.object(conv, "_by_platform", lambda fast, stock: stock):
+    with harness.stock_layers():
       steps["stock Flax"], _ = ours(args)
       if compiler.options():
         steps["stock, our options"], _ = ours(args, compiler.options())
@@ -134,17 +135,20 @@ def ours(args, options=None) -> tuple[harness.Step, float]:
     "image": rng.integers(0, 256, shape, dtype=np.uint8),
     "index": np.arange(args.batch_size, dtype=np.int32),
   }
-  batch = jax.device_put(batch)
-  key = jax.random.key(0)
-  lowered = jax.jit(run.train_step, donate_argnums=0).lower(state, batch, key)
+  mesh = sharding.data_mesh(args.devices)
+  whole = sharding.replicated(mesh)
+  state, key = jax.device_put((state, jax.random.key(0)), whole)
+  batch = jax.device_put(batch, sharding.split(mesh))
+  step = jax.jit(run.train_step, donate_argnums=0, out_shardings=whole)
+  lowered = step.lower(state, batch, key)
   compiled = lowered.compile(options)
 
-  def step():
+  def train():
     nonlocal state
     state, measured = compiled(state, batch, key)
     jax.block_until_ready((state, measured))
 
-  return step, useful_flops(run, args.batch_size)
+  return train, useful_flops(run, args.batch_size)
 
 
 def useful_flops(run: build.Run, batch_size: int) -> float:

@@ -67,7 +67,6 @@ def _map(function, tree: Any, regions: Mapping[Path, tuple[slice, ...]], *rest: 
 def _margins(region: tuple[slice, ...], shape: tuple[int, ...]):
   limits = [part.indices(size) for part, size in zip(region, shape, strict=False)]
   margins = [
-    (start, size - stop)
-    for (start, stop, _), size in zip(limits, shape, strict=False)
+    (start, size - stop) for (start, stop, _), size in zip(limits, shape, strict=False)
   ]
   return margins + [(0, 0)] * (len(shape) - len(margins))

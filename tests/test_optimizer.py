@@ -86,4 +86,5 @@ def test_a_run_keeps_no_moments_of_weights_that_are_not_read():
   state = jax.eval_shape(lambda: run.init(0, average=False)).generator
   kernel = state.params["decoder"]["stage1"]["conv"]["kernel"]
   moment = state.opt_state[0].mu["decoder"]["stage1"]["conv"]["kernel"]
-  assert kernel.shape[:2] == (4, 4) and moment.shape[:2] == (2, 2)
+  assert kernel.shape[:2] == (4, 4)
+  assert moment.shape[:2] == (2, 2)
