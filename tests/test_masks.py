@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from ctx_encoder import masks
+from ctx_encoder import masks, morphology
 from ctx_encoder.data.silhouettes import load_silhouettes
 
 COUNT = 512
@@ -325,18 +325,20 @@ def test_bad_arguments(arguments, message):
 @pytest.mark.parametrize("width", [0, 1, 4, 7])
 def test_border_ring_is_scipys_dilation_without_the_hole(width):
   mask = drawn("noise")[:4]
-  ring = np.asarray(masks.border_ring(jnp.asarray(mask), width))
+  ring = np.asarray(morphology.border_ring(jnp.asarray(mask), width))
   assert ring.shape == mask.shape
   square = np.ones((2 * width + 1, 2 * width + 1), bool)
   for one, hole in zip(ring[..., 0], mask[..., 0], strict=True):
     expected = ndimage.binary_dilation(hole > 0, square) & (hole == 0)
     np.testing.assert_array_equal(one > 0, expected)
-  np.testing.assert_array_equal(masks.border_ring(jnp.asarray(mask[0]), width), ring[0])
+  np.testing.assert_array_equal(
+    morphology.border_ring(jnp.asarray(mask[0]), width), ring[0]
+  )
 
 
 def test_border_ring_refuses_a_negative_width():
   with pytest.raises(ValueError, match="-1"):
-    masks.border_ring(masks.center(16), -1)
+    morphology.border_ring(masks.center(16), -1)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,69 @@
-"""Loss terms as functions of arrays; importing them loads jax and nothing else."""
+"""Loss terms as functions of arrays; importing them loads jax and nothing else.
 
-from ctx_encoder.losses.adversarial import discriminator_loss, generator_loss
-from ctx_encoder.losses.combine import combine
-from ctx_encoder.losses.reconstruction import masked_l1, masked_l2
+All return one float32 value an image; `docs/losses.md` has a table of them.
+"""
+
+from ctx_encoder.losses.adversarial import (
+  bce_discriminator_loss,
+  bce_generator_loss,
+  fake_patches,
+  hinge_discriminator_loss,
+  hinge_generator_loss,
+  least_squares_discriminator_loss,
+  least_squares_generator_loss,
+  relativistic_average,
+  wasserstein_discriminator_loss,
+  wasserstein_generator_loss,
+)
+from ctx_encoder.losses.combine import Weight, by_step, combine, warm_up
+from ctx_encoder.losses.penalties import gradient_penalty, r1_penalty, r2_penalty
+from ctx_encoder.losses.perceptual import (
+  FeatureFunction,
+  content_loss,
+  feature_matching,
+  gram_matrix,
+  style_loss,
+)
+from ctx_encoder.losses.reconstruction import (
+  masked_charbonnier,
+  masked_huber,
+  masked_l1,
+  masked_l2,
+  split,
+)
+from ctx_encoder.losses.regularization import seam_loss, total_variation
+from ctx_encoder.losses.weighting import discounted_weights, overlap_weights
 
 __all__ = [
+  "FeatureFunction",
+  "Weight",
+  "bce_discriminator_loss",
+  "bce_generator_loss",
+  "by_step",
   "combine",
-  "discriminator_loss",
-  "generator_loss",
+  "content_loss",
+  "discounted_weights",
+  "fake_patches",
+  "feature_matching",
+  "gradient_penalty",
+  "gram_matrix",
+  "hinge_discriminator_loss",
+  "hinge_generator_loss",
+  "least_squares_discriminator_loss",
+  "least_squares_generator_loss",
+  "masked_charbonnier",
+  "masked_huber",
   "masked_l1",
   "masked_l2",
+  "overlap_weights",
+  "r1_penalty",
+  "r2_penalty",
+  "relativistic_average",
+  "seam_loss",
+  "split",
+  "style_loss",
+  "total_variation",
+  "warm_up",
+  "wasserstein_discriminator_loss",
+  "wasserstein_generator_loss",
 ]

@@ -1,9 +1,13 @@
 """How far the completed hole is from the truth."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 from ctx_encoder.losses import _shapes
+
+PER = ("hole", "image", "sum")
 
 
 def masked_l2(
@@ -17,27 +21,26 @@ def masked_l2(
   """Mean squared error over the hole.
 
   L = sum(weights * mask * (predictions - targets)^2) / (C * N), where N is the number
-  of hole pixels, or H * W with `per="image"`.
+  of hole pixels, or H * W with `per="image"`; not divided with `per="sum"`.
 
   Args:
     predictions: `[B, H, W, C]` float, any range, the same as `targets`.
     targets: same shape.
     mask: `[B, H, W, 1]`, 1 = hole.
-    per: "hole" divides by the hole's size, "image" by the image's.
+    per: "hole" divides by the hole's size, "image" by the image's, "sum" by nothing.
     weights: `[B, H, W, 1]`, non-negative factors of the error; 1 unless given.
 
   Returns:
     `[B]` float32; 0 where the hole is empty.
 
   Raises:
-    ValueError: shapes do not match, or `per` is neither of the two.
+    ValueError: shapes do not match, the mask is known and not 0 or 1, or `per` is none
+      of the three.
 
   References:
     Pathak et al., Context Encoders, CVPR 2016, eq. 1.
   """
-  _shapes.check_images(predictions, targets, mask)
-  error = predictions.astype(jnp.float32) - targets.astype(jnp.float32)
-  return _masked_mean(jnp.square(error), mask, per, weights)
+  return _masked(jnp.square, predictions, targets, mask, per, weights)
 
 
 def masked_l1(
@@ -50,40 +53,158 @@ def masked_l1(
 ) -> jax.Array:
   """Mean absolute error over the hole.
 
-  L = sum(weights * mask * |predictions - targets|) / (C * N), where N is the number of
-  hole pixels, or H * W with `per="image"`.
+  L = sum(weights * mask * |predictions - targets|) / (C * N), N as for `masked_l2`.
 
   Args:
-    predictions: `[B, H, W, C]` float, any range, the same as `targets`.
-    targets: same shape.
-    mask: `[B, H, W, 1]`, 1 = hole.
-    per: "hole" divides by the hole's size, "image" by the image's.
-    weights: `[B, H, W, 1]`, non-negative factors of the error; 1 unless given.
+    predictions, targets, mask, per, weights: as for `masked_l2`.
 
   Returns:
     `[B]` float32; 0 where the hole is empty.
 
   Raises:
-    ValueError: shapes do not match, or `per` is neither of the two.
+    ValueError: as for `masked_l2`.
+  """
+  return _masked(absolute, predictions, targets, mask, per, weights)
+
+
+def masked_huber(
+  predictions: jax.Array,
+  targets: jax.Array,
+  mask: jax.Array,
+  *,
+  delta: float = 1.0,
+  per: str = "hole",
+  weights: jax.Array | None = None,
+) -> jax.Array:
+  """Huber's error over the hole: squared where it is small, absolute where large.
+
+  L = sum(weights * mask * h(predictions - targets)) / (C * N), N as for `masked_l2`,
+  h(e) = e^2 / 2 where |e| <= delta, else delta * (|e| - delta / 2).
+
+  Args:
+    predictions, targets, mask, per, weights: as for `masked_l2`.
+    delta: above 0, in the unit of the images.
+
+  Returns:
+    `[B]` float32; 0 where the hole is empty.
+
+  Raises:
+    ValueError: as for `masked_l2`, or `delta` is not above 0.
+
+  References:
+    Huber, Robust Estimation of a Location Parameter, 1964.
+  """
+  if not delta > 0:
+    raise ValueError(f"delta must be above 0, not {delta}.")
+
+  def huber(error):
+    small = jnp.clip(jnp.abs(error), 0, delta)
+    return small * (jnp.abs(error) - small / 2)
+
+  return _masked(huber, predictions, targets, mask, per, weights)
+
+
+def masked_charbonnier(
+  predictions: jax.Array,
+  targets: jax.Array,
+  mask: jax.Array,
+  *,
+  epsilon: float = 1e-3,
+  per: str = "hole",
+  weights: jax.Array | None = None,
+) -> jax.Array:
+  """Charbonnier's error over the hole: the absolute error, rounded off at 0.
+
+  L = sum(weights * mask * sqrt((predictions - targets)^2 + epsilon^2)) / (C * N), N as
+  for `masked_l2`.
+
+  Args:
+    predictions, targets, mask, per, weights: as for `masked_l2`.
+    epsilon: above 0, in the unit of the images; the error of an exact prediction.
+
+  Returns:
+    `[B]` float32; 0 where the hole is empty.
+
+  Raises:
+    ValueError: as for `masked_l2`, or `epsilon` is not above 0.
+
+  References:
+    Charbonnier et al., Two deterministic half-quadratic regularization algorithms for
+    computed imaging, ICIP 1994;
+    Lai et al., Deep Laplacian Pyramid Networks, CVPR 2017, eq. 2.
+  """
+  if not epsilon > 0:
+    raise ValueError(f"epsilon must be above 0, not {epsilon}.")
+
+  def charbonnier(error):
+    return jnp.sqrt(jnp.square(error) + epsilon**2)
+
+  return _masked(charbonnier, predictions, targets, mask, per, weights)
+
+
+def split(
+  loss: Callable[..., jax.Array],
+  predictions: jax.Array,
+  targets: jax.Array,
+  mask: jax.Array,
+  **options,
+) -> dict[str, jax.Array]:
+  """A reconstruction loss of the hole and of the known pixels, as two terms.
+
+  {"hole": loss(predictions, targets, mask), "valid": loss(predictions, targets,
+  1 - mask)}, to be weighted by `combine`. Liu et al. take L1 per image, 6 and 1.
+
+  Args:
+    loss: one of the masked losses here.
+    predictions, targets, mask: as for `masked_l2`; the predictions are of the whole
+      image, not composited.
+    options: passed on to the loss.
+
+  Returns:
+    `{"hole": [B], "valid": [B]}` float32.
+
+  Raises:
+    ValueError: as for `masked_l2`.
+
+  References:
+    Liu et al., Image Inpainting for Irregular Holes Using Partial Convolutions, ECCV
+    2018, section 3.3.
   """
   _shapes.check_images(predictions, targets, mask)
-  error = predictions.astype(jnp.float32) - targets.astype(jnp.float32)
-  return _masked_mean(jnp.abs(error), mask, per, weights)
+  known = 1 - mask.astype(jnp.float32)
+  return {
+    "hole": loss(predictions, targets, mask, **options),
+    "valid": loss(predictions, targets, known, **options),
+  }
 
 
-def _masked_mean(error, mask, per, weights):
-  if per not in ("hole", "image"):
-    raise ValueError(f"per must be 'hole' or 'image', not {per!r}.")
-  mask = mask.astype(jnp.float32)
-  if weights is None:
-    weighted = mask
-  elif weights.shape != mask.shape:
-    raise ValueError(f"weights must be {mask.shape} as the mask, not {weights.shape}.")
-  else:
-    weighted = mask * weights.astype(jnp.float32)
-  total = jnp.sum(weighted * error, axis=(1, 2, 3))
-  _, height, width, channels = error.shape
+def _masked(penalty, predictions, targets, mask, per, weights) -> jax.Array:
+  _shapes.check_images(predictions, targets, mask)
+  if per not in PER:
+    raise ValueError(f"per must be one of {', '.join(PER)}, not {per!r}.")
+  factors = mask = mask.astype(jnp.float32)
+  if weights is not None:
+    if weights.shape != mask.shape:
+      raise ValueError(
+        f"weights must be {mask.shape} as the mask, not {weights.shape}."
+      )
+    factors = mask * weights.astype(jnp.float32)
+  error = penalty(predictions.astype(jnp.float32) - targets.astype(jnp.float32))
+  total = jnp.sum(factors * error, axis=(1, 2, 3))
+  return total / divisor(mask, per, error.shape[3])
+
+
+def absolute(values: jax.Array) -> jax.Array:
+  """Returns |values|, with the gradient 0 at 0, where that of `jnp.abs` is 1."""
+  return values * jnp.sign(values)
+
+
+def divisor(mask: jax.Array, per: str, channels: int) -> jax.Array:
+  """Returns what a sum over the hole is divided by, `[B]` float32 and never 0."""
+  batch, height, width, _ = mask.shape
+  if per == "sum":
+    return jnp.ones((batch,))
   if per == "image":
-    return total / (height * width * channels)
+    return jnp.full((batch,), float(height * width * channels))
   holes = jnp.sum(mask, axis=(1, 2, 3))
-  return total / (jnp.where(holes > 0, holes, 1) * channels)
+  return jnp.where(holes > 0, holes, 1) * channels

@@ -1,33 +1,10 @@
-"""Masks and images together: the hole's ring, its colour, the masked image."""
+"""Masks and images together: the hole's colour, the masked image."""
 
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-
-def border_ring(mask: jax.Array, width: int) -> jax.Array:
-  """Returns the known pixels within `width` pixels of the hole.
-
-  The distance is the larger of the two along the axes: what Pathak's overlap is.
-
-  Args:
-    mask: `[..., H, W, 1]`, 1 = hole.
-    width: pixels, 0 or more; 0 gives an empty ring.
-  Returns:
-    Same shape and type as `mask`.
-  """
-  if width < 0:
-    raise ValueError(f"The ring's width must be 0 or more, not {width}.")
-  dilated = mask
-  for axis in (mask.ndim - 3, mask.ndim - 2):
-    window = [1] * mask.ndim
-    window[axis] = 2 * width + 1
-    dilated = jax.lax.reduce_window(
-      dilated, -jnp.inf, jax.lax.max, window, [1] * mask.ndim, "SAME"
-    )
-  return dilated - mask
 
 
 def parse_fill(fill: str, mean: Sequence[float] | np.ndarray) -> np.ndarray:

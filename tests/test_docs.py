@@ -1,0 +1,38 @@
+"""The examples of the documentation run as they are written."""
+
+import pathlib
+import re
+
+import jax.numpy as jnp
+import pytest
+
+from ctx_encoder import losses
+
+DOCS = pathlib.Path(__file__).parent.parent / "docs"
+TEXT = (DOCS / "losses.md").read_text()
+EXAMPLES = dict(
+  re.findall(r"^## In ([^\n]+)\n+```python\n(.*?)^```", TEXT, re.M | re.S)
+)
+
+
+def test_there_are_three_examples():
+  assert list(EXAMPLES) == ["plain JAX", "Equinox", "Flax NNX"]
+
+
+@pytest.mark.parametrize("title", EXAMPLES)
+def test_examples_train(title):
+  if title == "Equinox":
+    pytest.importorskip("equinox")
+  names = {}
+  exec(compile(EXAMPLES[title], f"docs/losses.md: In {title}", "exec"), names)
+  total = names.get("total", names.get("logged", {}).get("loss"))
+  assert jnp.isfinite(total)
+  # Shorter than a step of what people paste into their editor.
+  assert len(EXAMPLES[title].splitlines()) < 60
+
+
+def test_every_public_loss_is_in_the_table():
+  types = {"FeatureFunction", "Weight"}
+  for name in set(losses.__all__) - types:
+    assert f"`{name}" in TEXT, name
+    assert getattr(losses, name).__doc__, name

@@ -1,0 +1,226 @@
+"""Losses on features, and of smoothness, against NumPy in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from ctx_encoder import losses
+
+ON_FEATURES = (losses.style_loss, losses.content_loss, losses.feature_matching)
+on_features = pytest.mark.parametrize("loss", ON_FEATURES)
+
+
+def features(seed=0, batch=2, dtype=np.float32):
+  draw = np.random.default_rng(seed)
+  shapes = {"one": (batch, 6, 5, 4), "two": (batch, 3, 2, 7)}
+  return {k: jnp.asarray(draw.normal(size=s), dtype) for k, s in shapes.items()}
+
+
+def oracle(loss, outputs, targets, weights):
+  total = 0.0
+  for name, weight in weights.items():
+    a, b = (np.asarray(x[name], float) for x in (outputs, targets))
+    if loss is losses.style_loss:
+      _, h, w, c = a.shape
+      gram = lambda x: np.einsum("bhwi,bhwj->bij", x, x)  # noqa: E731
+      distance = ((gram(b) - gram(a)) ** 2).sum((1, 2)) / (2 * c * h * w) ** 2
+    elif loss is losses.content_loss:
+      distance = ((a - b) ** 2).mean((1, 2, 3))
+    else:
+      distance = abs(a - b).mean((1, 2, 3))
+    total = total + weight * distance
+  return total
+
+
+@on_features
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+@pytest.mark.parametrize("weights", [None, {"one": 2.0, "two": 0.5}, {"two": 3.0}])
+def test_values(loss, dtype, weights):
+  outputs, targets = features(0, dtype=dtype), features(1, dtype=dtype)
+  expected = oracle(loss, outputs, targets, weights or {"one": 0.5, "two": 0.5})
+  value = loss(outputs, targets, weights=weights)
+  assert (value.shape, value.dtype) == ((2,), jnp.float32)
+  np.testing.assert_allclose(value, expected, rtol=1e-5)
+  np.testing.assert_array_equal(loss(outputs, outputs, weights=weights), 0)
+
+
+@on_features
+def test_gradients(loss):
+  outputs, targets = features(0), features(1)
+  check_grads(loss, (outputs, targets), order=1, modes=["rev"], rtol=3e-2)
+
+
+@on_features
+def test_jit_vmap_nobody_and_nan(loss):
+  outputs, targets = features(0), features(1)
+  plain = loss(outputs, targets)
+  np.testing.assert_allclose(jax.jit(loss)(outputs, targets), plain, rtol=1e-5)
+  stacked = jax.tree.map(lambda x: jnp.stack([x, x]), (outputs, targets))
+  np.testing.assert_allclose(jax.vmap(loss)(*stacked), [plain] * 2, rtol=1e-5)
+  nobody = features(batch=0)
+  assert loss(nobody, nobody).shape == (0,)
+  poisoned = outputs | {"two": outputs["two"].at[1, 0, 0, 0].set(np.nan)}
+  values = loss(poisoned, targets)
+  np.testing.assert_array_equal(np.isfinite(values), [True, False])
+
+
+def test_gram_matrix():
+  (x, _) = features().values()
+  exact = np.asarray(x, float).reshape(2, 30, 4)
+  np.testing.assert_allclose(
+    losses.gram_matrix(x), exact.transpose(0, 2, 1) @ exact, rtol=1e-5
+  )
+  large = jnp.full((1, 64, 64, 2), 200.0, jnp.float16)
+  np.testing.assert_array_equal(losses.gram_matrix(large), 64 * 64 * 200.0**2)
+  with pytest.raises(ValueError, match=r"\[B, h, w, C\], not \(6, 5, 4\)"):
+    losses.gram_matrix(x[0])
+
+
+def test_style_is_of_no_place_and_of_any_size():
+  x = features()["one"]
+  shuffled = jnp.roll(x[:, ::-1], 2, axis=2)
+  np.testing.assert_allclose(
+    losses.style_loss({"a": x}, {"a": shuffled}), 0, atol=1e-12
+  )
+  twice = jnp.concatenate([x, x], axis=1)
+  np.testing.assert_allclose(losses.style_loss({"a": x}, {"a": twice}), 0, atol=1e-12)
+  assert losses.content_loss({"a": x}, {"a": shuffled}).min() > 0
+
+
+@pytest.mark.parametrize("loss", [losses.style_loss, losses.content_loss])
+def test_features_may_be_a_function_of_images(loss):
+  draw = np.random.default_rng(0)
+  images = jnp.asarray(draw.random((2, 3, 6, 8, 3)), jnp.float32)
+
+  def extract(x):
+    return {"edges": x[:, 1:] - x[:, :-1], "pixels": x}
+
+  expected = loss(extract(images[0]), extract(images[1]))
+  np.testing.assert_allclose(loss(*images, features=extract), expected)
+  with pytest.raises(ValueError, match="one shape"):
+    loss(images[0], images[1][:, :4], features=extract)
+  with pytest.raises(ValueError, match="give `features=`"):
+    loss(*images)
+
+
+@on_features
+def test_what_does_not_match_is_refused(loss):
+  outputs, targets = features(0), features(1)
+  with pytest.raises(ValueError, match=r"same layers.*\['one', 'two'\] and \['one'\]"):
+    loss(outputs, {"one": targets["one"]})
+  with pytest.raises(ValueError, match=r"layer 'one' must have one shape"):
+    loss(outputs, targets | {"one": targets["one"][..., :3]})
+  with pytest.raises(ValueError, match=r"layers among \['one', 'two'\].*not {'three'"):
+    loss(outputs, targets, weights={"three": 1.0})
+  with pytest.raises(ValueError, match="one at least above 0"):
+    loss(outputs, targets, weights={"one": 0.0})
+  with pytest.raises(ValueError, match="at least one"):
+    loss({}, {})
+
+
+# Smoothness
+
+
+def smoothness_batch(dtype=np.float32):
+  draw = np.random.default_rng(3)
+  images, targets = draw.uniform(-1, 1, (2, 4, 7, 9, 3))
+  mask = np.zeros((4, 7, 9, 1))
+  mask[0, 2:5, 3:7] = 1
+  mask[1, :2, :] = 1
+  mask[2] = 1
+  return [jnp.asarray(x, dtype) for x in (images, targets, mask)]
+
+
+def neighbours(mask):
+  height, width = mask.shape[:2]
+  for y in range(height):
+    for x in range(width):
+      if y + 1 < height:
+        yield (y, x), (y + 1, x)
+      if x + 1 < width:
+        yield (y, x), (y, x + 1)
+
+
+def smoothness_oracle(images, mask, pairs):
+  """Sum of steps between the neighbours that `pairs` accepts, and their number."""
+  total, count = 0.0, 0
+  for here, there in neighbours(mask):
+    if pairs(here, there):
+      total += abs(images[there] - images[here]).sum()
+      count += 1
+  return total, count
+
+
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+@pytest.mark.parametrize("per", ["hole", "image", "sum"])
+def test_total_variation(dtype, per):
+  images, _, mask = smoothness_batch(dtype)
+  found = losses.total_variation(images, mask, per=per)
+  for i, image in enumerate(np.asarray(images, float)):
+    hole = np.asarray(mask[i, ..., 0]) > 0
+    near = {
+      (y, x)
+      for y, x in np.ndindex(hole.shape)
+      if hole[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].any()
+    }
+    total, _ = smoothness_oracle(
+      image, hole, lambda *pair, near=near: near.issuperset(pair)
+    )
+    pixels = {"hole": max(hole.sum(), 1), "image": hole.size, "sum": 1 / 3}[per]
+    np.testing.assert_allclose(found[i], total / (3 * pixels), rtol=1e-5)
+  assert found[3] == 0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+def test_seam(dtype):
+  images, targets, mask = smoothness_batch(dtype)
+  found = losses.seam_loss(images, targets, mask)
+  for i in range(len(mask)):
+    error = np.asarray(images[i], float) - np.asarray(targets[i], float)
+    hole = np.asarray(mask[i, ..., 0]) > 0
+    total, count = smoothness_oracle(
+      error, hole, lambda here, there, hole=hole: hole[here] != hole[there]
+    )
+    np.testing.assert_allclose(found[i], total / max(3 * count, 1), rtol=1e-5)
+  assert count == 0
+
+
+def test_a_seam_is_in_the_difference_and_not_in_the_picture():
+  _, targets, mask = smoothness_batch()
+  np.testing.assert_array_equal(losses.seam_loss(targets, targets, mask), 0)
+  shifted = targets + 0.25 * mask
+  np.testing.assert_allclose(
+    losses.seam_loss(shifted, targets, mask), [0.25, 0.25, 0, 0], rtol=1e-5
+  )
+  everywhere = losses.seam_loss(targets + 0.25, targets, mask)
+  np.testing.assert_allclose(everywhere, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  "loss",
+  [
+    lambda images, targets, mask: losses.total_variation(images, mask),
+    losses.seam_loss,
+  ],
+)
+def test_smoothness_under_transformations(loss):
+  images, targets, mask = smoothness_batch()
+  plain = loss(images, targets, mask)
+  np.testing.assert_allclose(jax.jit(loss)(images, targets, mask), plain, rtol=1e-5)
+  stacked = [jnp.stack([x, x]) for x in (images, targets, mask)]
+  np.testing.assert_allclose(jax.vmap(loss)(*stacked), [plain] * 2, rtol=1e-5)
+  check_grads(lambda x: loss(x, targets, mask), (images,), 1, ["rev"], rtol=3e-2)
+  assert np.isnan(loss(images.at[1, 0, 0, 0].set(np.nan), targets, mask)[1])
+  assert loss(images[:0], targets[:0], mask[:0]).shape == (0,)
+  with pytest.raises(ValueError, match="1 in the hole"):
+    loss(images, targets, mask + 0.5)
+  with pytest.raises(ValueError, match=r"mask must be \[B, H, W, 1\]"):
+    loss(images, targets, mask[:1])
+
+
+def test_total_variation_refuses_another_divisor():
+  images, _, mask = smoothness_batch()
+  with pytest.raises(ValueError, match="hole, image, sum, not 'pixel'"):
+    losses.total_variation(images, mask, per="pixel")
