@@ -145,3 +145,13 @@ def test_half_precision_and_bytes_are_compared_in_float32():
   )
   black, white = np.zeros(SHAPE, np.uint8), np.ones(SHAPE, np.uint8)
   assert (metrics.l1(black, white, np.ones_like(mask)) == 1).all()
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_regions_of_any_type_are_counted_exactly(measure):
+  completed, targets, _ = (x.reshape(1, -1, 12, x.shape[-1]) for x in batch())
+  region = np.arange(36 * 12).reshape(1, 36, 12, 1) < 301  # no number of bfloat16
+  expected = measure(completed, targets, region.astype(np.float32))
+  for dtype in (bool, jnp.bfloat16, np.int32):
+    found = measure(completed, targets, jnp.asarray(region, dtype))
+    np.testing.assert_array_equal(found, expected)

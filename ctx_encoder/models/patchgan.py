@@ -1,6 +1,7 @@
 """PatchGAN: a discriminator that judges every patch of an image."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -46,6 +47,18 @@ def kernels_and_strides(depth: int = 3) -> list[tuple[int, int]]:
   return [(stage.kernel, stage.stride) for stage in stages(depth)] + [(4, 1)]
 
 
+def windows(depth: int = 3) -> tuple[tuple[int, int, str | int], ...]:
+  """Returns (kernel, stride, padding) of every convolution, as they act on an image.
+
+  Padding is "SAME", or the pixels of zeros at each side.
+  """
+  table = (*stages(depth), Stage(1, stride=1, padding="VALID"))
+  return tuple(
+    (stage.kernel, stage.stride, 1 if stage.padding == "VALID" else stage.padding)
+    for stage in table
+  )
+
+
 class PatchGAN(nn.Module):
   """Logits, one a patch: `[B, S, S, 3]` to `[B, n, n, 1]` float32, n = S / 2^depth - 2.
 
@@ -56,21 +69,27 @@ class PatchGAN(nn.Module):
   settings: Settings = Settings()
 
   @nn.compact
-  def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+  def __call__(
+    self, x: jax.Array, *, train: bool = False, features: bool = False
+  ) -> Any:
+    """Returns the logits; with `features`, (logits, {stage: its output})."""
     if min(x.shape[1:3]) // 2**self.depth < 3:
       raise ValueError(
         f"A discriminator of depth {self.depth} needs images of at least"
         f" {3 * 2**self.depth} pixels a side, not {x.shape[1]}x{x.shape[2]}."
       )
-    for i, stage in enumerate(stages(self.depth)):
+    seen = {}
+    for i, stage in enumerate(stages(self.depth), start=1):
       if stage.padding == "VALID":
         x = _zero_pad(x)
-      x = ConvStage(stage, self.settings, name=f"stage{i + 1}")(x, train=train)
+      x = ConvStage(stage, self.settings, name=f"stage{i}")(x, train=train)
+      seen[f"stage{i}"] = x
     # Width scales every stage but this one, whose single channel is the logit.
     logit = Stage(1, stride=1, padding="VALID")
     unscaled = Settings(init=self.settings.init, dtype=self.settings.dtype)
     x = ConvStage(logit, unscaled, name="output")(_zero_pad(x))
-    return x.astype(jnp.float32)
+    logits = x.astype(jnp.float32)
+    return (logits, seen) if features else logits
 
 
 def probabilities(logits: jax.Array) -> jax.Array:

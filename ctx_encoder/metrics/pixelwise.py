@@ -1,8 +1,4 @@
-"""How good a completion is, as the papers report it.
-
-All functions take images in [0, 1] and a region `[B, H, W, 1]` (1 = counted), and
-return one value an image; averaging over images is the caller's.
-"""
+"""How far a completion is from its target, pixel by pixel: L1, L2 and PSNR."""
 
 import jax
 import jax.numpy as jnp
@@ -81,20 +77,31 @@ def by_region(
   }
 
 
-def _error(predictions: jax.Array, targets: jax.Array) -> jax.Array:
-  if predictions.shape != targets.shape:
+def check_images(predictions: jax.Array, targets: jax.Array) -> None:
+  """Raises ValueError unless both are `[B, H, W, C]`, of one shape."""
+  if predictions.ndim != 4 or predictions.shape != targets.shape:
     raise ValueError(
       "predictions and targets must have one shape [B, H, W, C], not"
       f" {predictions.shape} and {targets.shape}."
     )
+
+
+def check_region(region: jax.Array, shape: tuple[int, ...]) -> None:
+  """Raises ValueError unless the region is `[B, H, W, 1]` for images of a shape."""
+  if region.shape != (*shape[:3], 1):
+    raise ValueError(
+      f"region must be [B, H, W, 1] for images [B, H, W, C], not {region.shape} for"
+      f" {shape}."
+    )
+
+
+def _error(predictions: jax.Array, targets: jax.Array) -> jax.Array:
+  check_images(predictions, targets)
   return predictions.astype(jnp.float32) - targets.astype(jnp.float32)
 
 
 def _region_mean(error: jax.Array, region: jax.Array) -> jax.Array:
-  if error.ndim != 4 or region.shape != (*error.shape[:3], 1):
-    raise ValueError(
-      f"region must be [B, H, W, 1] for images [B, H, W, C], not {region.shape} for"
-      f" {error.shape}."
-    )
+  check_region(region, error.shape)
+  region = region.astype(jnp.float32)  # bfloat16 counts to 256
   count = jnp.sum(region, axis=(1, 2, 3)) * error.shape[3]
   return jnp.sum(region * error, axis=(1, 2, 3)) / jnp.where(count > 0, count, 1)
