@@ -9,9 +9,17 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from ctx_encoder import masks
+from ctx_encoder import losses, masks, weights
 from ctx_encoder.augment import make_augment
-from ctx_encoder.models import GENERATORS, Generator, PatchGAN, Settings
+from ctx_encoder.models import (
+  GENERATORS,
+  Generator,
+  PatchGAN,
+  Settings,
+  patchgan,
+  random_filters,
+  vgg,
+)
 from ctx_encoder.optimizer import restrict
 from ctx_encoder.state import TrainState, init_state
 from ctx_encoder.step import TrainStep, make_train_step
@@ -169,5 +177,39 @@ def task(
     predict=config.model.predict,
     sees=config.discriminator.sees,
     **config.reconstruction.to_dict(),
-    loss_weights=config.loss_weights.to_dict(),
+    game=config.adversarial.game,
+    label_smoothing=config.adversarial.label_smoothing,
+    discriminator_windows=(
+      patchgan.windows(config.discriminator.depth)
+      if config.adversarial.mask_aware
+      else None
+    ),
+    r1=config.adversarial.r1,
+    style_features=style_features(config),
+    loss_weights=loss_weights(config),
   )
+
+
+def loss_weights(config: ConfigDict) -> dict[str, losses.Weight]:
+  """Returns the weights of the loss terms, functions of the step where they rise."""
+  steps = config.loss_warm_up.to_dict()
+  return {
+    name: losses.warm_up(weight, steps[name]) if weight and steps.get(name) else weight
+    for name, weight in config.loss_weights.items()
+  }
+
+
+def style_features(config: ConfigDict) -> losses.FeatureFunction | None:
+  """Returns what the style is measured on, or None for the discriminator's features.
+
+  Raises:
+    ValueError: the weight file cannot be read, or lacks a layer.
+  """
+  options = config.style
+  if not config.loss_weights.style or options.features == "discriminator":
+    return None
+  if options.features == "random":
+    return random_filters.multi_scale_features(jax.random.key(0))
+  network = vgg.VGG(int(options.features.removeprefix("vgg")))
+  layers = [name.strip() for name in options.layers.split(",")]
+  return vgg.feature_function(network, weights.load(options.path), layers)

@@ -197,18 +197,68 @@ SCHEMA: dict[str, Any] = {
     "width": Field(1.0, "multiplies every channel count", low=0.01, high=8),
   },
   "reconstruction": {
-    "norm": Field("l2", "squared or absolute error", choices=("l2", "l1")),
+    "norm": Field(
+      "l2",
+      "squared or absolute error, or absolute and rounded off at 0",
+      choices=("l2", "l1", "charbonnier"),
+    ),
     "per": Field(
-      "hole", "divide by the hole's size or the image's", choices=("hole", "image")
+      "hole",
+      "divide by the hole's size, the image's, or not at all",
+      choices=("hole", "image", "sum"),
     ),
     "overlap": Field(
       0, "pixels around the hole that are predicted too", low=0, high=64
     ),
     "overlap_weight": Field(10.0, "weight of the error on that ring", low=0),
+    "discount": Field(
+      1.0,
+      "a pixel's error counts this to the power of its distance from the hole's border",
+      low=0.5,
+      high=1,
+    ),
+  },
+  "adversarial": {
+    "game": Field(
+      "bce",
+      "binary cross-entropy, least squares, hinge or Wasserstein",
+      choices=("bce", "least_squares", "hinge", "wasserstein"),
+    ),
+    "label_smoothing": Field(
+      0.0,
+      "real images are labelled 1 - this (bce, least_squares)",
+      low=0,
+      high=0.49,
+    ),
+    "mask_aware": Field(
+      False, "only patches that see something of the hole count as fake"
+    ),
+    "r1": Field(0.0, "penalty on the discriminator's slope at real images", low=0),
+  },
+  "style": {
+    "features": Field(
+      "random",
+      "what the style is measured on: fixed random filters, a VGG (needs style.path),"
+      " or the discriminator's own features",
+      choices=("random", "vgg16", "vgg19", "discriminator"),
+    ),
+    "path": Field(
+      "", "weights of the VGG: Keras .h5, torchvision .pth or .safetensors, or .npz"
+    ),
+    "layers": Field(
+      "relu1_1,relu2_1,relu3_1,relu4_1,relu5_1", "layers of the VGG, comma-separated"
+    ),
   },
   "loss_weights": {
     "reconstruction": Field(0.999, "weight of the reconstruction error", low=0),
     "adversarial": Field(0.001, "weight of the generator's adversarial loss", low=0),
+    "style": Field(0.0, "weight of the distance between Gram matrices", low=0),
+    "total_variation": Field(0.0, "weight of the hole's total variation", low=0),
+    "seam": Field(0.0, "weight of the error of the steps across the border", low=0),
+  },
+  "loss_warm_up": {
+    "adversarial": Field(0, "steps over which its weight rises from 0", low=0),
+    "style": Field(0, "steps over which its weight rises from 0", low=0),
   },
   "optimizer": {
     "name": Field(
@@ -278,6 +328,20 @@ def default() -> config_dict.ConfigDict:
     return values
 
   return config_dict.ConfigDict(build(SCHEMA)).lock()
+
+
+def from_saved(saved: Mapping[str, Any]) -> config_dict.ConfigDict:
+  """Returns the configuration that a run was saved with.
+
+  Fields that did not exist then have their defaults; those that no longer exist are
+  left out.
+  """
+  config = default()
+  known, values = dict(fields()), flatten(saved)
+  config.update_from_flattened_dict(
+    {name: value for name, value in values.items() if name in known}
+  )
+  return config
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -386,6 +450,18 @@ def _contradictions(config: config_dict.ConfigDict) -> list[str]:
     (
       not sum(config.loss_weights.values()),
       "'loss_weights' are all 0; at least one must be above 0",
+    ),
+    (
+      config.loss_weights.style
+      and config.style.features.startswith("vgg")
+      and not config.style.path,
+      f"'style.features' is {config.style.features!r}, which needs 'style.path'; or"
+      " take 'random'",
+    ),
+    (
+      config.adversarial.label_smoothing
+      and config.adversarial.game not in ("bce", "least_squares"),
+      "'adversarial.label_smoothing' needs 'adversarial.game' bce or least_squares",
     ),
     (
       patch and masks.kind != "center",

@@ -41,9 +41,9 @@ def make_train_step(
 ) -> TrainStep:
   """Returns `step(state, batch, key) -> (state, metrics)`, to be jitted or pmapped.
 
-  The discriminator descends -log D(x) - log(1 - D(F(x))), the generator the weighted
-  sum of its reconstruction error and -log D(F(x)). Real and completed images pass the
-  discriminator as separate batches.
+  The discriminator descends -log D(x) - log(1 - D(F(x))), or the task's other game, the
+  generator the weighted sum of the task's terms, -log D(F(x)) among them. Real and
+  completed images pass the discriminator as separate batches.
 
   Args:
     generator, discriminator: the networks.
@@ -65,7 +65,7 @@ def make_train_step(
     raise ValueError(
       f"update_order must be simultaneous or alternating, not {update_order!r}."
     )
-  adversarial = task.loss_weights.get("adversarial", 0) > 0
+  adversarial = task.uses("adversarial")
   if axis_name:
     generator = with_axis_name(generator, axis_name)
     discriminator = with_axis_name(discriminator, axis_name)
@@ -108,15 +108,25 @@ def make_train_step(
     def shown(outputs):
       return task.judged(outputs, examples)
 
+    def judge_features(images):
+      (_, features), _ = discriminator.apply(
+        state.discriminator.variables,
+        images,
+        train=True,
+        features=True,
+        mutable=["batch_stats"],
+      )
+      return features
+
     outputs, pull_generator, generator_stats = jax.vjp(
       generate, state.generator.params, has_aux=True
     )
 
     def objective(outputs, logits_fake):
-      terms = {"reconstruction": task.reconstruction(outputs, examples)}
+      terms = task.terms(outputs, examples, judge_features)
       if adversarial:
-        terms["adversarial"] = losses.generator_loss(logits_fake)
-      return losses.combine(terms, task.loss_weights)
+        terms["adversarial"] = lambda: task.generator_loss(logits_fake, examples)
+      return losses.combine(terms, task.loss_weights, state.step)
 
     measured: Metrics = {}
     judged = state.discriminator
@@ -134,19 +144,31 @@ def make_train_step(
       )
 
       def discrimination(logits_real, logits_fake):
-        return jnp.mean(losses.discriminator_loss(logits_real, logits_fake))
+        return jnp.mean(task.discriminator_loss(logits_real, logits_fake, examples))
 
       loss, (to_real, to_fake) = jax.value_and_grad(discrimination, (0, 1))(
         logits_real, logits_fake
       )
       (grads_real,), (grads_fake, _) = pull_real(to_real), pull_fake(to_fake)
-      grads = average(jax.tree.map(jnp.add, grads_real, grads_fake))
+      grads = jax.tree.map(jnp.add, grads_real, grads_fake)
+      if task.r1:
+
+        def penalty(params):
+          stats = state.discriminator.batch_stats
+          return jnp.mean(
+            losses.r1_penalty(lambda x: judge(params, stats, x)[0], images_real)
+          )
+
+        measured["loss/r1"], slopes = jax.value_and_grad(penalty)(params)
+        grads = jax.tree.map(lambda g, slope: g + task.r1 * slope, grads, slopes)
+      grads = average(grads)
       judged = descend(judged, grads, stats, discriminator_optimizer)
-      measured |= {
-        "loss/discriminator": loss,
-        "probability/real": jnp.mean(jax.nn.sigmoid(logits_real)),
-        "probability/fake": jnp.mean(jax.nn.sigmoid(logits_fake)),
-      }
+      measured["loss/discriminator"] = loss
+      for name, logits in (("real", logits_real), ("fake", logits_fake)):
+        if task.game == "bce":
+          measured[f"probability/{name}"] = jnp.mean(jax.nn.sigmoid(logits))
+        else:  # no other game's logits are those of a probability
+          measured[f"logits/{name}"] = jnp.mean(logits)
       if grad_norms:
         measured["grad_norm/discriminator"] = optax.tree.norm(grads)
       if update_order == "alternating":

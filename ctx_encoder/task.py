@@ -1,7 +1,8 @@
 """What a generator is asked for: the hole, what it sees, and how it is judged."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,31 @@ class Examples:
   scale: pixels.Scale
 
 
+class Game(NamedTuple):
+  """The two sides of an adversarial loss, on logits."""
+
+  discriminator: Callable[..., jax.Array]
+  generator: Callable[..., jax.Array]
+
+
+GAMES = {
+  "bce": Game(losses.bce_discriminator_loss, losses.bce_generator_loss),
+  "least_squares": Game(
+    losses.least_squares_discriminator_loss, losses.least_squares_generator_loss
+  ),
+  "hinge": Game(losses.hinge_discriminator_loss, losses.hinge_generator_loss),
+  "wasserstein": Game(
+    losses.wasserstein_discriminator_loss, losses.wasserstein_generator_loss
+  ),
+}
+
+_NORMS = {
+  "l2": losses.masked_l2,
+  "l1": losses.masked_l1,
+  "charbonnier": losses.masked_charbonnier,
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
   """What the generator is asked for, and how its answer is judged.
@@ -39,11 +65,22 @@ class Task:
   predict: "image", or "patch" for the centre half alone.
   sees: what the discriminator is shown: the "completed" image, the generator's raw
     "output", or the raw centre "patch".
-  norm, per: "l2" or "l1" error, divided by the size of the "hole" or the "image".
+  norm, per: "l2", "l1" or "charbonnier" error, divided by the size of the "hole" or
+    the "image".
   overlap: pixels around the hole that are predicted too; their error counts
     `overlap_weight` times.
-  loss_weights: factors of "reconstruction" and "adversarial". Where the latter is 0 the
-    discriminator is neither run nor trained.
+  discount: the error of a pixel counts this to the power of its distance from the
+    hole's border; 1 = all count the same.
+  game: a key of `GAMES`.
+  label_smoothing: real images are labelled 1 minus this.
+  discriminator_windows: (kernel, stride, padding) of the discriminator's layers, if
+    only patches that see something of the hole shall count as fake.
+  r1: factor of the penalty on the discriminator's slope at real images; 0 = none.
+  style_features: images in [0, 1] to `{layer: features}`, what the style is measured
+    on; None = the discriminator's own features.
+  loss_weights: factors, or functions of the step, of the terms "reconstruction",
+    "adversarial", "style", "total_variation" and "seam"; those that are not named are
+    0. Where the adversarial one is 0 the discriminator is not trained.
   """
 
   image_size: int
@@ -58,7 +95,13 @@ class Task:
   per: str = "hole"
   overlap: int = 0
   overlap_weight: float = 10.0
-  loss_weights: Mapping[str, float] = dataclasses.field(
+  discount: float = 1.0
+  game: str = "bce"
+  label_smoothing: float = 0.0
+  discriminator_windows: tuple[tuple[int, int, str | int], ...] | None = None
+  r1: float = 0.0
+  style_features: losses.FeatureFunction | None = None
+  loss_weights: Mapping[str, losses.Weight] = dataclasses.field(
     default_factory=lambda: {"reconstruction": 0.999, "adversarial": 0.001}
   )
 
@@ -106,16 +149,81 @@ class Task:
       return augmentation.center_crop(examples.targets, self.output_size)
     return examples.targets
 
+  def uses(self, term: str) -> bool:
+    """Returns whether a loss term has a weight."""
+    weight = self.loss_weights.get(term, 0)
+    return callable(weight) or weight > 0
+
+  def terms(
+    self,
+    outputs: jax.Array,
+    examples: Examples,
+    judge_features: losses.FeatureFunction,
+  ) -> dict[str, Callable[[], jax.Array]]:
+    """Returns the generator's loss terms but the adversarial one, to be computed.
+
+    Args:
+      outputs: the generator's.
+      examples: what it was given.
+      judge_features: normalised images to the discriminator's features of them.
+    """
+
+    def style() -> jax.Array:
+      completed = self._blend(outputs, examples)
+      if self.style_features is None:
+        return losses.style_loss(completed, examples.targets, features=judge_features)
+      return losses.style_loss(
+        examples.scale.restore(completed),
+        examples.scale.restore(examples.targets),
+        features=self.style_features,
+      )
+
+    terms = {
+      "reconstruction": lambda: self.reconstruction(outputs, examples),
+      "style": style,
+      "total_variation": lambda: losses.total_variation(
+        self._blend(outputs, examples), examples.mask
+      ),
+      "seam": lambda: losses.seam_loss(
+        self._blend(outputs, examples), examples.targets, examples.mask
+      ),
+    }
+    return {name: term for name, term in terms.items() if self.uses(name)}
+
   def reconstruction(self, outputs: jax.Array, examples: Examples) -> jax.Array:
     """Returns the reconstruction error of each example, `[B]`, on normalised values."""
-    loss = {"l2": losses.masked_l2, "l1": losses.masked_l1}[self.norm]
-    mask, weights = examples.mask, None
+    region, weights = examples.mask, None
     if self.overlap:
-      ring = masks.border_ring(mask, self.overlap)
-      mask, weights = mask + ring, mask + self.overlap_weight * ring
-    return loss(
-      self._whole(outputs), examples.targets, mask, per=self.per, weights=weights
+      region, weights = losses.overlap_weights(
+        region, self.overlap, self.overlap_weight
+      )
+    if self.discount < 1:
+      discounted = losses.discounted_weights(examples.mask, self.discount)
+      weights = discounted if weights is None else weights * discounted
+    return _NORMS[self.norm](
+      self._whole(outputs), examples.targets, region, per=self.per, weights=weights
     )
+
+  def discriminator_loss(
+    self, logits_real: jax.Array, logits_fake: jax.Array, examples: Examples
+  ) -> jax.Array:
+    """Returns the discriminator's loss of each example, `[B]`."""
+    options = {"smoothing": self.label_smoothing} if self.label_smoothing else {}
+    return GAMES[self.game].discriminator(
+      logits_real, logits_fake, fake=self._fake(examples), **options
+    )
+
+  def generator_loss(self, logits_fake: jax.Array, examples: Examples) -> jax.Array:
+    """Returns the generator's adversarial loss of each example, `[B]`."""
+    return GAMES[self.game].generator(logits_fake, fake=self._fake(examples))
+
+  def _fake(self, examples: Examples) -> jax.Array | None:
+    if self.discriminator_windows is None:
+      return None
+    mask = examples.mask
+    if self.sees == "patch":
+      mask = augmentation.center_crop(mask, self.output_size)
+    return losses.fake_patches(mask, self.discriminator_windows)
 
   def _whole(self, outputs: jax.Array) -> jax.Array:
     """Puts a predicted patch in its place on an empty image."""

@@ -6,7 +6,7 @@ import re
 import jax.numpy as jnp
 import pytest
 
-from ctx_encoder import losses
+from ctx_encoder import losses, metrics
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
 TEXT = (DOCS / "losses.md").read_text()
@@ -31,8 +31,9 @@ def test_examples_train(title):
   assert len(EXAMPLES[title].splitlines()) < 60
 
 
-def test_every_public_loss_is_in_the_table():
-  types = {"FeatureFunction", "Weight"}
-  for name in set(losses.__all__) - types:
-    assert f"`{name}" in TEXT, name
-    assert getattr(losses, name).__doc__, name
+@pytest.mark.parametrize("room", [losses, metrics])
+def test_every_public_function_is_in_a_table(room):
+  for name in room.__all__:
+    if callable(thing := getattr(room, name)) and name[0].islower():
+      assert f"`{name}(" in TEXT or f"`{name}`" in TEXT, name
+      assert thing.__doc__, name

@@ -351,13 +351,13 @@ def gradients(networks, task):
     completed = complete(drawing)[1]
     real, changed = judge({"params": params, "batch_stats": stats}, targets)
     fake, changed = judge({"params": params, **changed}, completed)
-    return jnp.mean(losses.discriminator_loss(real, fake)), changed["batch_stats"]
+    return jnp.mean(losses.bce_discriminator_loss(real, fake)), changed["batch_stats"]
 
   def of_generator(params, stats, judging):
     outputs, completed = complete({"params": params, "batch_stats": stats})
     squares = mask * jnp.square(outputs - targets)
     squares = jnp.sum(squares, (1, 2, 3)) / jnp.sum(mask, (1, 2, 3)) / 3
-    fooling = losses.generator_loss(judge(judging, completed)[0])
+    fooling = losses.bce_generator_loss(judge(judging, completed)[0])
     return jnp.mean(0.9 * squares + 0.3 * fooling)
 
   return jax.jit(jax.grad(of_discriminator, has_aux=True)), jax.jit(

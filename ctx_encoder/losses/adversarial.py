@@ -280,8 +280,8 @@ def fake_patches(
       gives those of the PatchGAN.
 
   Returns:
-    `[B, h, w, 1]` float32, 1 where a patch's receptive field touches the hole: the shape
-    of the PatchGAN's logits.
+    `[B, h, w, 1]` float32, 1 where a patch's receptive field touches the hole; of the
+    shape of the PatchGAN's logits.
 
   Raises:
     ValueError: the mask's shape or values are wrong.
