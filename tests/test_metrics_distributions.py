@@ -89,7 +89,8 @@ def test_moments_are_in_float64_whatever_the_input():
 def test_moments_are_kept_in_a_file(tmp_path):
   found = metrics.moments(draws(9, 3))
   np.savez(tmp_path / "moments.npz", **vars(found))
-  read = metrics.Moments(**np.load(tmp_path / "moments.npz"))
+  with np.load(tmp_path / "moments.npz") as arrays:
+    read = metrics.Moments(**arrays)
   assert metrics.frechet_distance(found, read) == pytest.approx(0, abs=1e-12)
   twice = metrics.merge_moments(read, found)
   assert twice.count == 18

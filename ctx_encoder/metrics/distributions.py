@@ -22,8 +22,8 @@ _STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
 class Moments:
   """Count, mean and scatter of features: all that a Fréchet distance needs of them.
 
-  `np.savez(path, **vars(moments))` keeps those of a data set, and
-  `Moments(**np.load(path))` reads them.
+  `np.savez(path, **vars(moments))` keeps those of a data set; `Moments(**arrays)` of
+  what `np.load` opens reads them.
 
   Attributes:
     count: number of examples, N.
@@ -164,9 +164,9 @@ def kernel_distance(
   pairs are drawn. The interval is mean +- t s / sqrt(n), for the n disjoint pairs of
   one split, their standard deviation s and Student's t of n - 1 degrees: these are
   independent as the many overlapping pairs are not, and the mean over several splits
-  varies no more than that over one. The two sets are taken for independent: where one
-  holds completions of the other's images, each meets its own among N, and the distance
-  is too low by 2 / N of what that adds to the kernel.
+  varies no more than that over one, which errs on the wide side. The two sets are
+  taken for independent: where one holds completions of the other's images, each meets
+  its own among N, and the distance is too low by 2 / N of what that adds to the kernel.
 
   Args:
     first: `[N1, D]` real.
