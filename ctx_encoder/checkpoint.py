@@ -134,7 +134,11 @@ class Checkpoints:
     )
 
   def restore(
-    self, abstract_state: PyTree, step: int | None = None
+    self,
+    abstract_state: PyTree,
+    step: int | None = None,
+    *,
+    only: Sequence[str] | None = None,
   ) -> tuple[PyTree, dict[str, Any]]:
     """Reads a checkpoint, by default the latest that is whole.
 
@@ -143,6 +147,8 @@ class Checkpoints:
         was saved. Arrays are restored onto its shardings, or onto the first device.
       step: one of `steps()`; None = the latest, and where that is damaged the one
         before, with a warning.
+      only: paths of the parts to read, such as "generator/params"; None = all. The
+        arrays of the others are `...`.
     Returns:
       The state, and the `extra` it was saved with.
     Raises:
@@ -152,10 +158,10 @@ class Checkpoints:
     """
     self.wait()
     if step is not None:
-      return self._load(step, abstract_state)
+      return self._load(step, abstract_state, only)
     for step in self._latest_first():
       try:
-        return self._load(step, abstract_state)
+        return self._load(step, abstract_state, only)
       except DamagedError as error:
         _LOG.warning("%s Using the one before; the next save removes it.", error)
         self._damaged.add(step)
@@ -228,12 +234,21 @@ class Checkpoints:
     files = record.file_checksums(folder)
     record.write(folder, self._record | {"files": files})
 
-  def _load(self, step: int, abstract_state: PyTree) -> tuple[PyTree, dict[str, Any]]:
+  def _load(
+    self, step: int, abstract_state: PyTree, only: Sequence[str] | None
+  ) -> tuple[PyTree, dict[str, Any]]:
     folder, saved = self._folder(step), self._read_record(step)
     # Orbax's own errors name neither the array that does not fit nor the broken file.
     record.check_layout(folder, saved, abstract_state)
     record.check_files(folder, saved)
-    abstract = {"state": jax.tree.map(_abstract, abstract_state)}
+
+    def wanted(path: jax.tree_util.KeyPath, x: Any) -> Any:
+      name = jax.tree_util.keystr(path, simple=True, separator="/")
+      if only is None or any(f"{name}/".startswith(f"{part}/") for part in only):
+        return _abstract(x)
+      return ocp.PLACEHOLDER
+
+    abstract = {"state": jax.tree_util.tree_map_with_path(wanted, abstract_state)}
     return ocp.load_checkpointables(str(folder), abstract)["state"], saved["extra"]
 
   def _score(self, step: int) -> float:

@@ -11,6 +11,9 @@ COMMANDS = {
   "masks": "draw a gallery of the kinds of holes",
   "augment": "write augmented copies of a folder of images",
   "config": "list the fields of a configuration",
+  "evaluate": "measure a trained generator against baselines",
+  "crosseval": "measure several trained generators on every kind of hole",
+  "sweep": "train over a grid of settings and seeds, and tabulate",
 }
 
 _USAGE = """usage: ctx-encoder COMMAND [options]

@@ -71,7 +71,8 @@ def train(config: ConfigDict, workdir: str | Path, *, say: Say = print) -> Outco
   resumed = checkpoints.latest() is not None
   as_json = json.loads(config.to_json_best_effort())
   if resumed:
-    check_config(checkpoints.read_config(), as_json)
+    before = configuration.from_saved(checkpoints.read_config())
+    check_config(json.loads(before.to_json_best_effort()), as_json)
   mesh = sharding.data_mesh()
   sharding.check_batch_size(mesh, config.batch_size)
   images = inputs.images(config, say)

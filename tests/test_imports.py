@@ -14,9 +14,14 @@ ROOT = pathlib.Path(__file__).parent.parent
 # Room: the libraries that it may import, and after the colon the other rooms. A room is
 # a module or a package of ctx_encoder with all its modules, or what lies beside it.
 TABLE = """
-  losses              jax
+  morphology          jax
+  losses              jax numpy : morphology
   masks               jax numpy
-  metrics             jax
+  metrics             jax numpy : losses
+  weights             numpy h5py safetensors : torch_state_dict
+  torch_state_dict    numpy
+  intervals           numpy
+  nearest             jax numpy
   pixels              jax
   winograd            jax numpy
   conv                jax : winograd
@@ -37,14 +42,17 @@ TABLE = """
   figures             numpy PIL matplotlib
   interruption
   huge_pages
-  baselines           numpy cv2
+  baselines           numpy cv2 skimage
 
   config              ml_collections
   build               jax numpy optax ml_collections
-                      : masks augment models optimizer state step task
+                      : losses masks augment models optimizer state step task weights
   inputs              numpy ml_collections : data
+  trained             jax ml_collections : build checkpoint config models state task
   feed                jax numpy ml_collections : compiler data sharding state step
   evaluate            jax numpy : baselines data metrics pixels
+  comparison          jax numpy : augment data intervals masks metrics pixels
+  perceptual          jax numpy : comparison intervals metrics models pixels weights
   trainer             jax numpy ml_collections tqdm
                       : build checkpoint compiler config data evaluate feed figures
                         history inputs interruption sharding state step
@@ -52,7 +60,12 @@ TABLE = """
   cli                 : commands
   commands.augment    jax numpy PIL tqdm : config data augment
   commands.config     : config
+  commands.crosseval  : comparison commands.evaluate
   commands.data       numpy : data
+  commands.evaluate   jax numpy tqdm
+                      : baselines comparison data inference masks nearest perceptual
+                        trained
+  commands.sweep      jax : comparison config trainer
   commands.masks      jax numpy : data figures masks
   configs             : config
   launch              absl jax ml_collections : config huge_pages trainer
@@ -175,7 +188,11 @@ def test_only_the_trainer_sees_both_data_and_checkpoints():
     return {room}.union(*map(reach, table()[room][1] - {"commands"}))
 
   both = {name for name in table() if {"data", "checkpoint"} <= reach(name)}
-  assert both == {"trainer", "launch"}
+  assert both == {"trainer", "launch", "commands.sweep"} | {
+    "commands.evaluate",
+    "commands.crosseval",
+    "commands.report",
+  }
 
 
 def loaded_by(statement):

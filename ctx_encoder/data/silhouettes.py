@@ -26,6 +26,26 @@ def load_silhouettes(path: str, size: int, inverted: bool = False) -> np.ndarray
     FileNotFoundError: there is no such folder.
     ValueError: no images in it, one that cannot be read, or no hole in any of them.
   """
+  return np.stack([_fit(hole, size) for hole in _holes(path, inverted)])[..., None]
+
+
+def load_masks(path: str, size: int, inverted: bool = False) -> np.ndarray:
+  """Reads every mask image in a folder and below it as it is, sorted by name.
+
+  Each is resized to the square, without smoothing. Arguments, result and errors are
+  those of `load_silhouettes`.
+  """
+  masks = []
+  for hole in _holes(path, inverted):
+    image = Image.fromarray(hole.astype(np.uint8)).resize(
+      (size, size), Image.Resampling.NEAREST
+    )
+    masks.append(np.asarray(image))
+  return np.stack(masks)[..., None]
+
+
+def _holes(path: str, inverted: bool) -> list[np.ndarray]:
+  """Returns the masks of a folder that have a hole, bool `[H, W]` each."""
   root = Path(path).expanduser()
   if not root.is_dir():
     raise FileNotFoundError(
@@ -43,14 +63,13 @@ def load_silhouettes(path: str, size: int, inverted: bool = False) -> np.ndarray
       f"No mask images in {root} (masks.path) or below: looked for"
       f" {' '.join(EXTENSIONS)}."
     )
-  holes = (_hole(file) != inverted for file in files)
-  silhouettes = [_fit(hole, size) for hole in holes if hole.any()]
-  if not silhouettes:
+  holes = [hole for file in files if (hole := _hole(file) != inverted).any()]
+  if not holes:
     raise ValueError(
       f"None of the {len(files)} mask images in {root} (masks.path) has a hole: hole is"
       f" {'dark, since masks.inverted is set' if inverted else 'brighter than half'}."
     )
-  return np.stack(silhouettes)[..., None]
+  return holes
 
 
 def _hole(file: Path) -> np.ndarray:
