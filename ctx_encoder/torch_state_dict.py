@@ -170,7 +170,7 @@ def _unpickle(file: io.BytesIO, kinds: dict[str, str] | None = None) -> Any:
   kinds = {} if kinds is None else kinds
   stack: list[Any] = []
   marks: list[int] = []
-  memo: dict[int, Any] = {}
+  memo: dict[Any, Any] = {}
 
   def since_mark() -> list[Any]:
     start = marks.pop()
@@ -220,12 +220,13 @@ def _unpickle(file: io.BytesIO, kinds: dict[str, str] | None = None) -> Any:
       case "BINGET" | "LONG_BINGET":
         stack.append(memo[argument])
       case "GLOBAL":
-        stack.append(_known(argument))
+        stack.append(_known(str(argument)))
       case "STACK_GLOBAL":
         stack[-2:] = [_known(" ".join(stack[-2:]))]
       case "BINPERSID":
-        stack[-1] = storage = _storage(stack[-1])
+        storage = _storage(stack.pop())
         kinds[storage.key] = storage.kind
+        stack.append(storage)
       case "REDUCE":
         stack[-2:] = [_call(*stack[-2:])]
       case "BUILD":  # the attributes of an object, as the versions of modules are

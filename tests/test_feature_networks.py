@@ -1,4 +1,4 @@
-"""Feature networks equal PyTorch's and Keras's, layer by layer, with their weights."""
+"""Feature networks equal NumPy's, PyTorch's and Keras's, with their weights."""
 
 import functools
 
@@ -25,19 +25,144 @@ NETWORKS = {
 networks = pytest.mark.parametrize("name", NETWORKS)
 
 
+# torchvision's networks as its documentation has them, row by row of `features`:
+# conv (channels, kernel, stride, padding), relu (name), pool (window, whether the last
+# may be cut off, name), fire (channels squeezed to, of each branch, name).
+
+
+def vgg_rows(*blocks):
+  rows = []
+  for block, (count, channels) in enumerate(
+    zip(blocks, (64, 128, 256, 512, 512), strict=True), start=1
+  ):
+    for i in range(1, count + 1):
+      rows += [("conv", channels, 3, 1, 1), ("relu", f"relu{block}_{i}")]
+    rows.append(("pool", 2, False, f"pool{block}"))
+  return rows
+
+
+ROWS = {
+  "vgg16": vgg_rows(2, 2, 3, 3, 3),
+  "vgg19": vgg_rows(2, 2, 4, 4, 4),
+  "alex": [
+    *(("conv", 64, 11, 4, 2), ("relu", "relu1"), ("pool", 3, False, "pool1")),
+    *(("conv", 192, 5, 1, 2), ("relu", "relu2"), ("pool", 3, False, "pool2")),
+    *(("conv", 384, 3, 1, 1), ("relu", "relu3")),
+    *(("conv", 256, 3, 1, 1), ("relu", "relu4")),
+    *(("conv", 256, 3, 1, 1), ("relu", "relu5"), ("pool", 3, False, "pool5")),
+  ],
+  "squeeze": [
+    *(("conv", 64, 3, 2, 0), ("relu", "relu1"), ("pool", 3, True, "pool1")),
+    *(("fire", 16, 64, "fire2"), ("fire", 16, 64, "fire3"), ("pool", 3, True, "pool3")),
+    *(("fire", 32, 128, "fire4"), ("fire", 32, 128, "fire5")),
+    ("pool", 3, True, "pool5"),
+    *(("fire", 48, 192, "fire6"), ("fire", 48, 192, "fire7")),
+    *(("fire", 64, 256, "fire8"), ("fire", 64, 256, "fire9")),
+  ],
+}
+
+
+@functools.cache
+def random_weights(name, convolutions=None):
+  """Weights with torchvision's names, of all or of the first convolutions."""
+  draw, arrays, inputs = np.random.default_rng(1), {}, 3
+
+  def convolution(prefix, channels, kernel, inputs):
+    shape = (channels, inputs, kernel, kernel)
+    values = draw.normal(size=shape) / np.sqrt(inputs * kernel**2 / 2)
+    arrays[f"{prefix}.weight"] = values.astype(np.float32)
+    arrays[f"{prefix}.bias"] = draw.normal(size=channels).astype(np.float32) / 10
+
+  for number, (kind, *numbers) in enumerate(ROWS[name]):
+    if len(arrays) == 2 * (convolutions or 100):
+      break
+    if kind == "conv":
+      convolution(f"features.{number}", *numbers[:2], inputs)
+      inputs = numbers[0]
+    elif kind == "fire":
+      squeeze, expand, _ = numbers
+      convolution(f"features.{number}.squeeze", squeeze, 1, inputs)
+      convolution(f"features.{number}.expand1x1", expand, 1, squeeze)
+      convolution(f"features.{number}.expand3x3", expand, 3, squeeze)
+      inputs = 2 * expand
+  return arrays
+
+
+def numpy_features(name, x, taps=()):
+  """All layers up to the last of `taps`, in the type of `x`, `[B, H, W, 3]`."""
+  arrays, found = random_weights(name), {}
+
+  def convolve(x, prefix, stride=1, padding=0):
+    kernel = arrays[f"{prefix}.weight"].astype(x.dtype)
+    x = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    x = np.lib.stride_tricks.sliding_window_view(x, kernel.shape[2:], axis=(1, 2))
+    x = np.tensordot(x[:, ::stride, ::stride], kernel, ((3, 4, 5), (1, 2, 3)))
+    return x + arrays[f"{prefix}.bias"]
+
+  for number, (kind, *numbers) in enumerate(ROWS[name]):
+    prefix, layer = f"features.{number}", numbers[-1]
+    if kind == "conv":
+      x = convolve(x, prefix, *numbers[2:])
+      continue
+    if kind == "relu":
+      x = np.maximum(x, 0)
+    elif kind == "pool":
+      window, cut, _ = numbers
+      rest = [(0, (n - window) % 2 if cut else 0) for n in x.shape[1:3]]
+      x = np.pad(x, ((0, 0), *rest, (0, 0)), constant_values=-np.inf)
+      x = np.lib.stride_tricks.sliding_window_view(x, (window, window), axis=(1, 2))
+      x = x[:, ::2, ::2].max(axis=(4, 5))
+    else:
+      x = np.maximum(convolve(x, f"{prefix}.squeeze"), 0)
+      branches = (
+        convolve(x, f"{prefix}.expand1x1"),
+        convolve(x, f"{prefix}.expand3x3", 1, 1),
+      )
+      x = np.maximum(np.concatenate(branches, axis=3), 0)
+    found[layer] = x
+    if taps and layer == taps[-1]:
+      break
+  return found
+
+
+def torch_layers(name):
+  """The layers of PyTorch, without weights of their own, in order."""
+  torch = pytest.importorskip("torch")
+  nn, inputs = torch.nn, 3
+
+  class Fire(nn.Module):
+    def __init__(self, inputs, squeeze, expand):
+      super().__init__()
+      self.squeeze = nn.Conv2d(inputs, squeeze, 1)
+      self.expand1x1 = nn.Conv2d(squeeze, expand, 1)
+      self.expand3x3 = nn.Conv2d(squeeze, expand, 3, padding=1)
+
+    def forward(self, x):
+      x = self.squeeze(x).relu()
+      return torch.cat([self.expand1x1(x).relu(), self.expand3x3(x).relu()], 1)
+
+  layers = []
+  for kind, *numbers in ROWS[name]:
+    if kind == "conv":
+      layers.append(nn.Conv2d(inputs, *numbers))
+      inputs = numbers[0]
+    elif kind == "relu":
+      layers.append(nn.ReLU())
+    elif kind == "pool":
+      layers.append(nn.MaxPool2d(numbers[0], 2, ceil_mode=numbers[1]))
+    else:
+      layers.append(Fire(inputs, *numbers[:2]))
+      inputs = 2 * numbers[1]
+  return layers
+
+
 def images(height, width, batch=2, seed=0):
   return np.random.default_rng(seed).uniform(0, 1, (batch, height, width, 3))
 
 
-def random_weights(network=NETWORKS["vgg16"], layers=4, seed=1):
-  """Weights with torchvision's names, of the first convolutions."""
-  draw, arrays = np.random.default_rng(seed), {}
-  for convolution in network.convolutions[:layers]:
-    kh, kw, inputs, outputs = convolution.shape
-    kernel = draw.normal(size=(outputs, inputs, kh, kw)) / np.sqrt(kh * kw * inputs / 2)
-    arrays[f"{convolution.torchvision}.weight"] = kernel.astype(np.float32)
-    arrays[f"{convolution.torchvision}.bias"] = draw.normal(size=outputs) / 10
-  return arrays
+def torchvision_input(images):
+  mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+  return (images - mean) / std
 
 
 def assert_close(actual, expected):
@@ -52,121 +177,42 @@ def called(features, x):
   return features(x)
 
 
-# torchvision's networks, as its documentation has them. A layer without a name is part
-# of the next that has one.
-
-
-def vgg_layers(nn, *blocks):
-  inputs, channels = 3, (64, 128, 256, 512, 512)
-  for block, (count, outputs) in enumerate(zip(blocks, channels, strict=True), 1):
-    for i in range(1, count + 1):
-      yield nn.Conv2d(inputs, outputs, 3, padding=1), None
-      yield nn.ReLU(), f"relu{block}_{i}"
-      inputs = outputs
-    yield nn.MaxPool2d(2, 2), f"pool{block}"
-
-
-def alexnet_layers(nn):
-  yield nn.Conv2d(3, 64, 11, stride=4, padding=2), None
-  yield nn.ReLU(), "relu1"
-  yield nn.MaxPool2d(3, 2), "pool1"
-  yield nn.Conv2d(64, 192, 5, padding=2), None
-  yield nn.ReLU(), "relu2"
-  yield nn.MaxPool2d(3, 2), "pool2"
-  yield nn.Conv2d(192, 384, 3, padding=1), None
-  yield nn.ReLU(), "relu3"
-  yield nn.Conv2d(384, 256, 3, padding=1), None
-  yield nn.ReLU(), "relu4"
-  yield nn.Conv2d(256, 256, 3, padding=1), None
-  yield nn.ReLU(), "relu5"
-  yield nn.MaxPool2d(3, 2), "pool5"
-
-
-def squeezenet_layers(nn):
-  import torch
-
-  class Fire(nn.Module):
-    def __init__(self, inputs, squeeze, expand):
-      super().__init__()
-      self.squeeze = nn.Conv2d(inputs, squeeze, 1)
-      self.expand1x1 = nn.Conv2d(squeeze, expand, 1)
-      self.expand3x3 = nn.Conv2d(squeeze, expand, 3, padding=1)
-
-    def forward(self, x):
-      x = self.squeeze(x).relu()
-      return torch.cat([self.expand1x1(x).relu(), self.expand3x3(x).relu()], 1)
-
-  yield nn.Conv2d(3, 64, 3, stride=2), None
-  yield nn.ReLU(), "relu1"
-  yield nn.MaxPool2d(3, 2, ceil_mode=True), "pool1"
-  yield Fire(64, 16, 64), "fire2"
-  yield Fire(128, 16, 64), "fire3"
-  yield nn.MaxPool2d(3, 2, ceil_mode=True), "pool3"
-  yield Fire(128, 32, 128), "fire4"
-  yield Fire(256, 32, 128), "fire5"
-  yield nn.MaxPool2d(3, 2, ceil_mode=True), "pool5"
-  yield Fire(256, 48, 192), "fire6"
-  yield Fire(384, 48, 192), "fire7"
-  yield Fire(384, 64, 256), "fire8"
-  yield Fire(512, 64, 256), "fire9"
-
-
-LAYERS = {
-  "vgg16": lambda nn: vgg_layers(nn, 2, 2, 3, 3, 3),
-  "vgg19": lambda nn: vgg_layers(nn, 2, 2, 4, 4, 4),
-  "alex": alexnet_layers,
-  "squeeze": squeezenet_layers,
-}
-
-
 @functools.cache
-def torch_network(name, dtype="float32"):
-  """Returns (state dict in float32, function of `[B, H, W, 3]` to all layers, NHWC)."""
-  torch = pytest.importorskip("torch")
-  torch.manual_seed(0)
-  layers = list(LAYERS[name](torch.nn))
-  network = torch.nn.Module()
-  network.features = torch.nn.Sequential(*(layer for layer, _ in layers))
-  with torch.no_grad():
-    for parameter in network.parameters():
-      fan_in = parameter[0].numel() if parameter.ndim > 1 else 200
-      parameter.normal_(0, (2 / fan_in) ** 0.5)
-
-  arrays = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-  network.to(getattr(torch, dtype))
-
-  def features(images):
-    x, found = images.permute(0, 3, 1, 2), {}
-    for layer, tap in layers:
-      x = layer(x)
-      if tap:
-        found[tap] = x.permute(0, 2, 3, 1)
-    return found
-
-  return arrays, features
-
-
-def torchvision_input(torch, images):
-  images = torch.as_tensor(images, dtype=torch.float32)
-  mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-  return (images - mean) / std
+def our_features(name):
+  network = NETWORKS[name]
+  features = feature_function(network, random_weights(name), network.layers)
+  return called(features, jnp.asarray(images(*SIZES[name]), jnp.float32))
 
 
 @networks
-def test_every_layer_equals_pytorch(name):
-  torch = pytest.importorskip("torch")
-  arrays, oracle = torch_network(name)
-  network, x = NETWORKS[name], images(*SIZES[name])
-  with torch.no_grad():
-    expected = oracle(torchvision_input(torch, x))
-  assert network.layers == tuple(expected)
-  ours = feature_function(network, arrays, network.layers)
-  actual = called(ours, jnp.asarray(x, jnp.float32))
+def test_every_layer_equals_numpy(name):
+  expected = numpy_features(name, torchvision_input(images(*SIZES[name])))
+  assert NETWORKS[name].layers == tuple(expected)
+  actual = our_features(name)
   assert actual.keys() == expected.keys()
   for layer in expected:
     assert actual[layer].dtype == jnp.float32
     assert expected[layer].std() > 0.01
     assert_close(actual[layer], expected[layer])
+
+
+@networks
+def test_every_layer_equals_pytorch(name):
+  torch = pytest.importorskip("torch")
+  layers = torch_layers(name)
+  network = torch.nn.Module()
+  network.features = torch.nn.Sequential(*layers)
+  arrays = random_weights(name)
+  network.load_state_dict({k: torch.tensor(v) for k, v in arrays.items()})
+  x = torchvision_input(images(*SIZES[name])).astype(np.float32).transpose(0, 3, 1, 2)
+  x, actual, compared = torch.tensor(x), our_features(name), 0
+  with torch.no_grad():
+    for (kind, *numbers), layer in zip(ROWS[name], layers, strict=True):
+      x = layer(x)
+      if kind != "conv":
+        assert_close(actual[numbers[-1]], x.permute(0, 2, 3, 1))
+        compared += 1
+  assert compared == len(actual)
 
 
 @pytest.mark.parametrize(
@@ -177,20 +223,27 @@ def test_every_layer_equals_pytorch(name):
     ("squeeze", ("relu1", "fire2", "pool3")),
   ],
 )
-def test_gradients_equal_pytorch(name, taps):
-  torch = pytest.importorskip("torch")
-  arrays, oracle = torch_network(name)
+def test_gradients_equal_differences(name, taps):
+  """Differences of NumPy's float64: of float32 they would be noise."""
   x = images(*SIZES[name], batch=1)
-  theirs = torch.tensor(x, dtype=torch.float32, requires_grad=True)
-  found = oracle(torchvision_input(torch, theirs))
-  sum((found[tap] ** 2).mean() for tap in taps).backward()
-  assert theirs.grad is not None
 
-  def loss(x):
-    features = feature_function(NETWORKS[name], arrays, taps)(x)
-    return sum(jnp.mean(jnp.square(features[tap])) for tap in taps)
+  def energy(features):
+    return sum((features[tap] ** 2).mean() for tap in taps)
 
-  assert_close(jax.jit(jax.grad(loss))(jnp.asarray(x, jnp.float32)), theirs.grad)
+  features = feature_function(NETWORKS[name], random_weights(name), taps)
+  slope = jax.jit(jax.grad(lambda features, x: energy(features(x)), argnums=1))(
+    features, jnp.asarray(x, jnp.float32)
+  )
+  draw, step = np.random.default_rng(0), 1e-6
+  for region in (np.s_[:], np.s_[:, -9:, -9:], np.s_[..., :1]):
+    direction = np.zeros_like(x)
+    direction[region] = draw.normal(size=x[region].shape)
+    there, back = (
+      energy(numpy_features(name, torchvision_input(x + h * direction), taps))
+      for h in (step, -step)
+    )
+    expected = (there - back) / (2 * step)
+    np.testing.assert_allclose((slope * direction).sum(), expected, 1e-3)
 
 
 @pytest.mark.parametrize("depth", [16, 19])
@@ -213,7 +266,7 @@ def test_every_layer_equals_keras(depth, tmp_path):
   arrays = weights.load(tmp_path / "vgg.weights.h5")
   x = images(32, 32)
   every = keras.Model(model.inputs, [layer.output for layer in model.layers[1:]])
-  expected = every(module.preprocess_input(255 * x).astype(np.float32))
+  expected = every([module.preprocess_input(255 * x).astype(np.float32)])
   network = VGG(depth)
   ours = feature_function(network, arrays, network.layers)
   actual = called(ours, jnp.asarray(x, jnp.float32))
@@ -222,7 +275,7 @@ def test_every_layer_equals_keras(depth, tmp_path):
 
 
 def test_weights_need_reach_no_further_than_the_taps():
-  arrays = random_weights(layers=4)  # up to conv2_2
+  arrays = random_weights("vgg16", 4)  # up to conv2_2
   x = jnp.asarray(images(8, 8), jnp.float32)
   features = feature_function(VGG(16), arrays, ["relu2_2", "pool2", "relu1_1"])(x)
   assert {tap: f.shape for tap, f in features.items()} == {
@@ -240,7 +293,7 @@ def test_weights_need_reach_no_further_than_the_taps():
 
 @pytest.fixture(scope="module")
 def shallow():
-  return feature_function(VGG(16), random_weights(layers=2), ["pool1", "relu1_1"])
+  return feature_function(VGG(16), random_weights("vgg16", 2), ["pool1", "relu1_1"])
 
 
 def test_features_are_a_pytree_of_parameters(shallow):
@@ -267,7 +320,7 @@ def test_features_of_half_precision(shallow):
     assert features.dtype == jnp.float32
     np.testing.assert_array_equal(features, exact[tap])
   network = VGG(16, jnp.bfloat16)
-  halves = feature_function(network, random_weights(layers=2), ["pool1"])(x)
+  halves = feature_function(network, random_weights("vgg16", 2), ["pool1"])(x)
   assert halves["pool1"].dtype == jnp.bfloat16
   error = jnp.abs(halves["pool1"].astype(jnp.float32) - exact["pool1"])
   assert 0 < error.max() < 0.05 * exact["pool1"].max()
@@ -288,7 +341,7 @@ def test_what_is_not_finite_stays_visible(shallow):
 @pytest.mark.parametrize("shape", [(2, 32, 32), (2, 32, 32, 1), (32, 32, 3)])
 def test_images_of_wrong_shapes_are_refused_while_tracing(name, shape):
   network = NETWORKS[name]
-  features = feature_function(network, random_weights(network), network.layers[:1])
+  features = feature_function(network, random_weights(name), network.layers[:1])
   with pytest.raises(ValueError, match=r"images must be \[B, H, W, 3\], not \("):
     jax.eval_shape(features, jax.ShapeDtypeStruct(shape, jnp.float32))
 
@@ -305,13 +358,13 @@ def test_images_of_wrong_shapes_are_refused_while_tracing(name, shape):
 )
 def test_images_that_are_too_small_are_refused_while_tracing(name, side, layer):
   network = NETWORKS[name]
-  features = feature_function(network, random_weights(network), [layer])
+  features = feature_function(network, random_weights(name), [layer])
   with pytest.raises(ValueError, match=f"too small: {layer} "):
     jax.eval_shape(features, jax.ShapeDtypeStruct((1, side, 99, 3), jnp.float32))
 
 
 def test_wrong_weights_and_layers_are_named():
-  arrays = random_weights(layers=2)
+  arrays = random_weights("vgg16", 2)
   turned = arrays | {"features.2.weight": np.zeros((3, 3, 64, 64))}
   with pytest.raises(ValueError, match=r"relu1_2, not \(3, 3, 64, 64\)"):
     feature_function(VGG(16), turned, ["relu1_2"])

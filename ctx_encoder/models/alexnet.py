@@ -38,10 +38,7 @@ class AlexNet(nn.Module):
 
   @property
   def layers(self) -> tuple[str, ...]:
-    return (
-      *("relu1", "pool1", "relu2", "pool2"),
-      *("relu3", "relu4", "relu5", "pool5"),
-    )
+    return ("relu1", "pool1", "relu2", "pool2", "relu3", "relu4", "relu5", "pool5")
 
   @property
   def convolutions(self) -> tuple[Convolution, ...]:
