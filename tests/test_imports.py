@@ -57,6 +57,10 @@ TABLE = """
                       : build checkpoint compiler config data evaluate feed figures
                         history inputs interruption sharding state step
 
+  report              jax numpy PIL matplotlib tqdm ml_collections
+                      : build comparison config data history intervals masks nearest
+                        trained
+
   cli                 : commands
   commands.augment    jax numpy PIL tqdm : config data augment
   commands.config     : config
@@ -65,6 +69,9 @@ TABLE = """
   commands.evaluate   jax numpy tqdm
                       : baselines comparison data inference masks nearest perceptual
                         trained
+  commands.report     jax numpy
+                      : baselines commands.evaluate comparison data figures masks report
+                        trained
   commands.sweep      jax : comparison config trainer
   commands.masks      jax numpy : data figures masks
   configs             : config
@@ -72,7 +79,7 @@ TABLE = """
 """
 
 # Each takes seconds to import: only the functions that need it do.
-LAZY = {"cv2", "keras", "matplotlib", "skimage"}
+LAZY = {"cv2", "h5py", "keras", "matplotlib", "safetensors", "skimage"}
 LAZY |= {"tensorboard", "tensorflow", "tensorflow_datasets"}
 
 
@@ -188,7 +195,7 @@ def test_only_the_trainer_sees_both_data_and_checkpoints():
     return {room}.union(*map(reach, table()[room][1] - {"commands"}))
 
   both = {name for name in table() if {"data", "checkpoint"} <= reach(name)}
-  assert both == {"trainer", "launch", "commands.sweep"} | {
+  assert both == {"trainer", "launch", "commands.sweep", "report"} | {
     "commands.evaluate",
     "commands.crosseval",
     "commands.report",
@@ -223,6 +230,7 @@ FRAMEWORKS |= {"ml_collections", "absl", "PIL", "tqdm"}
     ("from ctx_encoder import config", {"ml_collections", "absl"}),
     ("from ctx_encoder import data", {"PIL"}),
     ("from ctx_encoder import baselines", set()),
+    ("from ctx_encoder import weights", set()),
     ("from ctx_encoder import figures", {"PIL"}),
   ],
 )

@@ -58,6 +58,10 @@ class Mosaic(nn.Module):
     return jnp.tanh(tiles.swapaxes(2, 3).reshape(len(x), self.side, self.side, 3))
 
   @nn.nowrap
+  def reached(self):
+    return {}
+
+  @nn.nowrap
   def unbiased_statistics(self, batch_stats, updates):
     return layers.unbiased_statistics(batch_stats, {"norm": 0.8}, updates)
 
