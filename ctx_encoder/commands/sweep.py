@@ -77,8 +77,8 @@ def run(args: argparse.Namespace) -> int:
       if problem:
         failed[folder.name] = problem
         print(f"  failed: {problem}\n  Its log is {folder}.log.", file=sys.stderr)
-    table = tabulate(output, list(cells), args.seeds, failed)
-  print(f"\n{table}")
+    tabulate(output, list(cells), args.seeds, failed)
+  print(f"\n{tabulate(output, list(cells), args.seeds, failed)}")
   print(f"Runs, table.md and results.json are in {output}.")
   return 1 if failed else 0
 
