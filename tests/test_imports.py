@@ -72,6 +72,7 @@ TABLE = """
   commands.report     jax numpy
                       : baselines commands.evaluate comparison data figures masks report
                         trained
+  commands.weights    tqdm
   commands.sweep      jax : comparison config trainer
   commands.masks      jax numpy : data figures masks
   configs             : config

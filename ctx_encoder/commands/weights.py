@@ -1,0 +1,168 @@
+"""Lists the published weights that losses and metrics can use, and downloads them.
+
+    ctx-encoder weights                                   # what there is, and for what
+    ctx-encoder weights vgg16 --download --output weights
+
+Without --download nothing uses the network. What was fetched is compared with the
+checksum that its publisher gives, or that LPIPS's files have had since they were
+published; a file that is there already is checked and kept.
+"""
+
+import argparse
+import hashlib
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+_KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
+_TORCHVISION = "https://download.pytorch.org/models/"
+_LPIPS = (
+  "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/lpips/"
+  "weights/v0.1/"
+)
+
+
+class Published(NamedTuple):
+  """A file: where it is, its checksum (or how that begins), and what it is for."""
+
+  url: str
+  algorithm: str
+  checksum: str
+  use: str
+
+  @property
+  def name(self) -> str:
+    return self.url.rpartition("/")[2]
+
+
+FILES = {
+  "vgg16": Published(
+    f"{_KERAS}vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
+    "md5",
+    "6d6bbae143d832006294945121d1f1fc",
+    "style loss: --config.style.features=vgg16 --config.style.path=FILE",
+  ),
+  "vgg19": Published(
+    f"{_KERAS}vgg19/vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
+    "md5",
+    "253f8cb515780f3b799900260a226db6",
+    "style loss: --config.style.features=vgg19 --config.style.path=FILE",
+  ),
+  "alex": Published(
+    f"{_TORCHVISION}alexnet-owt-7be5be79.pth",
+    "sha256",
+    "7be5be79",
+    "FID, KID, LPIPS: evaluate --network alex --trunk FILE",
+  ),
+  "squeeze": Published(
+    f"{_TORCHVISION}squeezenet1_1-b8a52dc0.pth",
+    "sha256",
+    "b8a52dc0",
+    "FID, KID, LPIPS: evaluate --network squeeze --trunk FILE",
+  ),
+  "vgg": Published(
+    f"{_TORCHVISION}vgg16-397923af.pth",
+    "sha256",
+    "397923af",
+    "FID, KID, LPIPS: evaluate --network vgg --trunk FILE",
+  ),
+  "lpips_alex": Published(
+    f"{_LPIPS}alex.pth",
+    "sha256",
+    "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
+    "LPIPS: evaluate --network alex --heads FILE",
+  ),
+  "lpips_squeeze": Published(
+    f"{_LPIPS}squeeze.pth",
+    "sha256",
+    "4a5350f23600cb79923ce65bb07cbf57dca461329894153e05a1346bd531cf76",
+    "LPIPS: evaluate --network squeeze --heads FILE",
+  ),
+  "lpips_vgg": Published(
+    f"{_LPIPS}vgg.pth",
+    "sha256",
+    "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
+    "LPIPS: evaluate --network vgg --heads FILE",
+  ),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds this command's arguments."""
+  parser.add_argument(
+    "names", nargs="*", metavar="NAME", help=f"of: {', '.join(FILES)} (default: all)"
+  )
+  parser.add_argument(
+    "--download", action="store_true", help="fetch the named files from the internet"
+  )
+  parser.add_argument(
+    "--output", default="weights", help="folder for the files (default: weights)"
+  )
+
+
+def run(args: argparse.Namespace) -> int:
+  """Lists or fetches; returns 0, or 1 where a file could not be had."""
+  unknown = sorted(set(args.names) - set(FILES))
+  if unknown or (args.download and not args.names):
+    problem = f"there is no {unknown[0]!r}" if unknown else "--download of which"
+    print(f"ctx-encoder weights: {problem}; of: {', '.join(FILES)}.", file=sys.stderr)
+    return 1
+  failed = 0
+  for name in args.names or FILES:
+    published = FILES[name]
+    if not args.download:
+      print(f"{name}: {published.use}\n  {published.url}")
+      continue
+    try:
+      print(fetch(published, Path(args.output)))
+    except (OSError, ValueError) as error:
+      failed = 1
+      print(f"ctx-encoder weights: {name}: {error}", file=sys.stderr)
+  return failed
+
+
+def fetch(published: Published, folder: Path) -> Path:
+  """Downloads a file unless it is there; returns its path.
+
+  Raises:
+    OSError: it cannot be fetched or written.
+    ValueError: it is not what was published.
+  """
+  path = folder / published.name
+  if not path.exists():
+    folder.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    try:
+      with urllib.request.urlopen(published.url, timeout=60) as answer:
+        size = int(answer.headers.get("Content-Length") or 0)
+        with (
+          part.open("wb") as file,
+          tqdm(total=size, unit="B", unit_scale=True, desc=path.name) as bar,
+        ):
+          while block := answer.read(1 << 20):
+            file.write(block)
+            bar.update(len(block))
+      check(published, part)
+      part.replace(path)
+    except urllib.error.URLError as error:
+      raise OSError(f"{published.url} cannot be fetched: {error.reason}") from error
+    finally:
+      part.unlink(missing_ok=True)
+  else:
+    check(published, path)
+  return path
+
+
+def check(published: Published, path: Path) -> None:
+  """Raises ValueError unless a file has the published checksum."""
+  with path.open("rb") as file:
+    found = hashlib.file_digest(file, published.algorithm).hexdigest()
+  if not found.startswith(published.checksum):
+    raise ValueError(
+      f"{path} is not the published file: its {published.algorithm} is {found}, not"
+      f" {published.checksum}. Remove it and try again."
+    )
