@@ -10,6 +10,7 @@ COMMANDS = {
   "data": "show what a source of images holds; download a TFDS data set",
   "masks": "draw a gallery of the kinds of holes",
   "augment": "write augmented copies of a folder of images",
+  "stylize": "write photographs in the manner of paintings, as more training images",
   "config": "list the fields of a configuration",
   "evaluate": "measure a trained generator against baselines",
   "crosseval": "measure several trained generators on every kind of hole",

@@ -21,6 +21,8 @@ TABLE = """
   weights             numpy h5py safetensors : torch_state_dict
   torch_state_dict    numpy
   intervals           numpy
+  lbfgs               jax optax
+  stylize             jax numpy : compiler lbfgs losses pixels
   nearest             jax numpy
   pixels              jax
   winograd            jax numpy
@@ -73,6 +75,8 @@ TABLE = """
                       : baselines commands.evaluate comparison data figures masks report
                         trained
   commands.weights    tqdm
+  commands.stylize    jax numpy PIL tqdm
+                      : data losses models stylize weights
   commands.sweep      jax : comparison config trainer
   commands.masks      jax numpy : data figures masks
   configs             : config
