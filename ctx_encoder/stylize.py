@@ -21,7 +21,7 @@ from ctx_encoder import compiler, lbfgs, losses, pixels
 
 Stylize = Callable[[jax.typing.ArrayLike, jax.typing.ArrayLike], np.ndarray]
 
-_VARIANCE = 0.05  # of photographs' pixels, about
+_FAR = 0.1  # for pixels to be from the photograph's, in [0, 1]
 _TINY = 1e-6
 _MARGIN = 1 / 255  # to black and white at the start: the sine has no slope there
 
@@ -183,7 +183,7 @@ def judge(
   style = mean over layers of sum (G - S)^2 / sum S^2, where G and S are the Gram
   matrices of picture and painting, divided by the number of positions.
   content = mean over layers of sum (F - P)^2 / sum P^2, where F and P are the features
-  of picture and photograph; without layers mean (x - p)^2 / 0.05 over their pixels.
+  of picture and photograph; without layers mean (x - p)^2 / 0.1^2 over their pixels.
   total_variation = `losses.total_variation` of the whole picture, per image.
   Sums go over a picture's matrix or features; so, whatever network these are of, the
   first two are about 1 where nothing agrees.
@@ -204,7 +204,7 @@ def judge(
   content = [_relative(found[k], target) for k, target in targets.content.items()]
   if not content:
     squares = jnp.square(images - targets.photographs)
-    content = [jnp.mean(squares, axis=(1, 2, 3)) / _VARIANCE]
+    content = [jnp.mean(squares, axis=(1, 2, 3)) / _FAR**2]
   # A barrier, or XLA takes a second to find out that this mask is all ones.
   everywhere = jax.lax.optimization_barrier(jnp.ones((*images.shape[:3], 1)))
   smoothness = losses.total_variation(images, everywhere, per="image")

