@@ -67,7 +67,8 @@ def load(workdir: str | Path, *, step: int | None = None) -> Trained:
     )
   if step is None:
     step = checkpoints.best()
-  config = configuration.from_saved(checkpoints.read_config(step))
+  saved = checkpoints.read_config(step)
+  config = configuration.from_saved(saved)
   # The sampler is not used here, and one of silhouettes would need their files.
   config.masks.kind = "center"
   config.loss_weights.style = 0.0
@@ -76,5 +77,11 @@ def load(workdir: str | Path, *, step: int | None = None) -> Trained:
   create = functools.partial(run.init, 0, average=config.ema_decay > 0)
   state, _ = checkpoints.restore(jax.eval_shape(create), step, only=_NEEDED)
   variables = jax.tree.map(jnp.asarray, inference_variables(run.generator, state))
-  saved = configuration.from_saved(checkpoints.read_config(step))
-  return Trained(workdir, int(state.step), saved, run.generator, variables, run.task)
+  return Trained(
+    workdir,
+    int(state.step),
+    configuration.from_saved(saved),
+    run.generator,
+    variables,
+    run.task,
+  )

@@ -21,6 +21,7 @@ TABLE = """
   weights             numpy h5py safetensors : torch_state_dict
   torch_state_dict    numpy
   intervals           numpy
+  outputs
   lbfgs               jax optax
   stylize             jax numpy : compiler lbfgs losses pixels
   nearest             jax numpy
@@ -64,7 +65,7 @@ TABLE = """
                         trained
 
   cli                 : commands
-  commands.augment    jax numpy PIL tqdm : config data augment
+  commands.augment    jax numpy PIL tqdm : config data augment outputs
   commands.config     : config
   commands.crosseval  : comparison commands.evaluate
   commands.data       numpy : data
@@ -76,8 +77,8 @@ TABLE = """
                         trained
   commands.weights    tqdm
   commands.stylize    jax numpy PIL tqdm
-                      : data losses models stylize weights
-  commands.sweep      jax : comparison config trainer
+                      : data losses models outputs stylize weights
+  commands.sweep      jax : comparison config evaluate trainer
   commands.masks      jax numpy : data figures masks
   configs             : config
   launch              absl jax ml_collections : config huge_pages trainer

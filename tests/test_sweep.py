@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from ctx_encoder import cli
+from ctx_encoder import cli, evaluate
 from ctx_encoder.commands import sweep
 
 CONFIG = """
@@ -94,7 +94,7 @@ def test_a_sweep_survives_a_failed_cell_and_goes_on(
       return "exit code 1: loss is nan"
     folder.mkdir()
     systems = {
-      sweep.MODEL: {"psnr_hole": 10 + rate + seed, "l1_hole": 0.1},
+      evaluate.MODEL: {"psnr_hole": 10 + rate + seed, "l1_hole": 0.1},
       "Telea": {"psnr_hole": 12.0, "l1_hole": 0.2},
     }
     (folder / "results.json").write_text(json.dumps({"results": systems}))

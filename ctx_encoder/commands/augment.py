@@ -15,7 +15,6 @@ copies and never repeats one.
 """
 
 import argparse
-import collections
 import io
 import json
 import pathlib
@@ -27,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from ctx_encoder import config
+from ctx_encoder import config, outputs
 from ctx_encoder.augment import make_augment
 from ctx_encoder.data import decode, sources, split
 
@@ -126,7 +125,7 @@ def augment_folder(args: argparse.Namespace) -> str:
         data = _jpeg(make_copy(image, names[0], number), args.quality)
       else:
         data = _as_it_is(original, args.size) or _jpeg(image, args.quality)
-      _write(output / names[number], data)
+      outputs.write(output / names[number], data)
       written += 1
   for name, why in skipped.items():
     print(f"skipped  {name}: {why}", file=sys.stderr)
@@ -170,16 +169,9 @@ def _plan(names: list[str], copies: int, total: int | None) -> list[list[str]]:
   if min(counts) < 0 or max(counts) < 1:
     asked = f"--copies {copies}" if total is None else f"--total {total}"
     raise ValueError(f"{asked} leaves no copy to make of {len(names)} images.")
-  stems = [str(pathlib.PurePosixPath(name).with_suffix("")) for name in names]
-  often = collections.Counter(stem.lower() for stem in stems)
-  # Originals that differ in their extension alone keep it in their name.
-  stems = [
-    stem if often[stem.lower()] == 1 else name
-    for stem, name in zip(stems, names, strict=True)
-  ]
   return [
     [f"{stem}.jpg", *(f"{stem}_aug{number:02d}.jpg" for number in range(1, count + 1))]
-    for stem, count in zip(stems, counts, strict=True)
+    for stem, count in zip(outputs.stems(names), counts, strict=True)
   ]
 
 
@@ -187,11 +179,7 @@ def _prepare(
   output: pathlib.Path, settings: dict[str, float], planned: set[str], force: bool
 ) -> None:
   """Makes the folder and notes the settings in it, unless it holds something else."""
-  found = {
-    file.relative_to(output).as_posix()
-    for file in output.rglob("*")
-    if file.is_file() and not file.name.startswith(".")
-  }
+  found = outputs.files(output)
   note = output / SETTINGS
   others = sorted(found - planned - {SETTINGS})
   same = note.is_file() and note.read_text() == json.dumps(settings, indent=1)
@@ -208,7 +196,7 @@ def _prepare(
   for name in found if not same else ():
     if split.COPY.sub("", name) in planned:
       (output / name).unlink()
-  _write(note, json.dumps(settings, indent=1).encode())
+  outputs.write(note, json.dumps(settings, indent=1).encode())
 
 
 def _as_it_is(data: bytes | np.ndarray, size: int) -> bytes | None:
@@ -222,11 +210,3 @@ def _jpeg(image: np.ndarray, quality: int) -> bytes:
   file = io.BytesIO()
   Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling=0)
   return file.getvalue()
-
-
-def _write(path: pathlib.Path, data: bytes) -> None:
-  """Writes a file in one move, so that an interrupted call leaves none half written."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  new = path.with_name(f".{path.name}.new")
-  new.write_bytes(data)
-  new.replace(path)

@@ -10,9 +10,6 @@ All complete the same images with the same holes; --json writes every figure, as
 """
 
 import argparse
-import json
-import sys
-from pathlib import Path
 from typing import Any
 
 from ctx_encoder import comparison
@@ -32,15 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
   """Prints the matrix; returns 0, or 1 where an argument does not serve."""
-  try:
-    figures = matrix(args)
-  except (OSError, ValueError) as error:
-    print(f"ctx-encoder crosseval: {error}", file=sys.stderr)
-    return 1
-  if args.json:
-    Path(args.json).write_text(json.dumps(figures, indent=1) + "\n")
-    print(f"Every figure is in {args.json}.")
-  return 0
+  return evaluate.answer("crosseval", matrix, args)
 
 
 def matrix(args: argparse.Namespace) -> dict[str, Any]:

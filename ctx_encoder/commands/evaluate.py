@@ -20,6 +20,7 @@ import dataclasses
 import json
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +106,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
   """Prints the tables; returns 0, or 1 where an argument does not serve."""
+  return answer("evaluate", evaluate, args)
+
+
+def answer(
+  command: str,
+  measure: Callable[[argparse.Namespace], dict[str, Any]],
+  args: argparse.Namespace,
+) -> int:
+  """Measures, and writes what --json asks for; returns the command's exit code."""
   try:
-    figures = evaluate(args)
+    figures = measure(args)
   except (OSError, ValueError) as error:
-    print(f"ctx-encoder evaluate: {error}", file=sys.stderr)
+    print(f"ctx-encoder {command}: {error}", file=sys.stderr)
     return 1
   if args.json:
     Path(args.json).write_text(json.dumps(figures, indent=1) + "\n")

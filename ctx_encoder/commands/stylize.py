@@ -21,7 +21,6 @@ Gatys's five for style and relu4_2 for content, or of a shorter file all (torchv
 """
 
 import argparse
-import collections
 import dataclasses
 import hashlib
 import io
@@ -37,7 +36,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from ctx_encoder import losses, stylize, weights
+from ctx_encoder import losses, outputs, stylize, weights
 from ctx_encoder.data import decode, sources, split
 from ctx_encoder.models import random_filters, vgg
 
@@ -141,7 +140,7 @@ def stylize_folder(args: argparse.Namespace) -> str:
       # The last one is filled up: a shape of its own would be compiled anew.
       _, *images = zip(*batch, *batch[-1:] * (size - len(batch)), strict=True)
       for (job, *_), result in zip(batch, paint(*map(np.stack, images)), strict=False):
-        _write(output / job.output, _png(result))
+        outputs.write(output / job.output, _png(result))
       written += len(batch)
       progress.update(len(batch))
   for name, why in skipped.items():
@@ -222,16 +221,13 @@ def _plan(
       skipped[f"{args.style}/{name}"] = str(error)
   if not paintings:
     raise ValueError(f"None of the {len(style.names)} images in {args.style} will do.")
-  stems = [str(pathlib.PurePosixPath(name).with_suffix("")) for name in content.names]
-  often = collections.Counter(stem.lower() for stem in stems)
+  stems = outputs.stems(content.names)
   jobs = []
   for position, (name, stem) in enumerate(zip(content.names, stems, strict=True)):
     drawn = hashlib.blake2b(os.fsencode(f"{args.seed}/{name}"), digest_size=8).digest()
     painting = paintings[int.from_bytes(drawn, "big") % len(paintings)]
-    # Photographs that differ in their extension alone keep it in their name.
-    shown = stem if often[stem.lower()] == 1 else name
     manner = pathlib.PurePosixPath(style.names[painting]).stem
-    jobs.append(Job(position, painting, f"{shown}__{manner}.png"))
+    jobs.append(Job(position, painting, f"{stem}__{manner}.png"))
   return jobs
 
 
@@ -270,18 +266,14 @@ def _prepare(
   settings = {name: getattr(args, name) for name in ("image_size", "seed", "features")}
   settings["weights"] = pathlib.Path(args.weights).name if args.weights else None
   text = json.dumps(settings | dataclasses.asdict(recipe), indent=1)
-  found = {
-    file.relative_to(output).as_posix()
-    for file in output.rglob("*")
-    if file.is_file() and not file.name.startswith(".")
-  }
+  found = outputs.files(output)
   note = output / SETTINGS
   if found and not (note.is_file() and note.read_text() == text):
     what = "files that were not made with these settings"
   elif others := sorted(found - planned - {SETTINGS}):
     what = f"{len(others)} files that this call does not write, such as {others[0]}"
   else:
-    _write(note, text.encode())
+    outputs.write(note, text.encode())
     return
   raise FileExistsError(f"--output {output} holds {what}: give an empty folder.")
 
@@ -290,11 +282,3 @@ def _png(image: np.ndarray) -> bytes:
   file = io.BytesIO()
   Image.fromarray(image).save(file, "PNG")
   return file.getvalue()
-
-
-def _write(path: pathlib.Path, data: bytes) -> None:
-  """Writes a file in one move, so that an interrupted call leaves none half written."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  new = path.with_name(f".{path.name}.new")
-  new.write_bytes(data)
-  new.replace(path)

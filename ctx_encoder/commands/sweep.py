@@ -26,11 +26,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ctx_encoder import comparison
+from ctx_encoder import comparison, evaluate
 from ctx_encoder import config as configuration
 
 METRICS = {"psnr_hole": ("PSNR hole (dB)", 1, 2), "l1_hole": ("L1 hole (%)", 100, 2)}
-MODEL = "this model"  # its row in a run's results.json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -193,10 +192,14 @@ def tabulate(
   for label in labels:
     found = {seed: results(output / f"{label}_seed{seed}") for seed in seeds}
     done = {seed: systems for seed, systems in found.items() if systems}
-    written["cells"][label] = {seed: systems[MODEL] for seed, systems in done.items()}
-    rows.append([label, *_cells([s[MODEL] for s in done.values()]), str(len(done))])
+    written["cells"][label] = {
+      seed: systems[evaluate.MODEL] for seed, systems in done.items()
+    }
+    rows.append(
+      [label, *_cells([s[evaluate.MODEL] for s in done.values()]), str(len(done))]
+    )
     for systems in done.values():
-      others |= {name: m for name, m in systems.items() if name != MODEL}
+      others |= {name: m for name, m in systems.items() if name != evaluate.MODEL}
   for name, measured in others.items():
     rows.append([name, *_cells([measured]), "-"])
   written["baselines"] = others
