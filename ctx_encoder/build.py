@@ -90,6 +90,7 @@ def run(
 def generator(config: ConfigDict) -> Generator:
   """Returns the generator that a configuration describes."""
   model, size = config.model, config.data.image_size
+  options = {"skips": True} if model.skips else {}
   return GENERATORS[model.generator](
     size,
     output_size=size // 2 if model.predict == "patch" else size,
@@ -101,6 +102,7 @@ def generator(config: ConfigDict) -> Generator:
       init=model.init,
       dtype=jnp.dtype(model.dtype),
     ),
+    **options,
   )
 
 
@@ -166,12 +168,12 @@ def task(
   shapes: np.ndarray | None = None,
 ) -> Task:
   """Returns what a configuration asks of the generator."""
-  red, green, blue = masks.parse_fill(config.masks.fill, mean_color).tolist()
+  fill = masks.parse_fill(config.masks.fill, mean_color)
   return Task(
     image_size=config.data.image_size,
     sample_mask=mask_sampler(config, shapes),
     augment=make_augment(image_size=config.data.image_size, **config.augment.to_dict()),
-    fill=(red, green, blue),
+    fill=None if fill is None else tuple(fill.tolist()),
     normalization=config.data.normalization,
     mask_channel=config.model.mask_channel,
     predict=config.model.predict,
@@ -209,7 +211,10 @@ def style_features(config: ConfigDict) -> losses.FeatureFunction | None:
   if not config.loss_weights.style or options.features == "discriminator":
     return None
   if options.features == "random":
-    return random_filters.multi_scale_features(jax.random.key(0))
+    # A seventh of what filters of 3 to 15 pixels on the whole image cost.
+    filters = random_filters.multi_scale_features(jax.random.key(0), kernels=(7,))
+    levels = 3 if config.data.image_size >= 32 else 2
+    return random_filters.pyramid(filters, levels)
   network = vgg.VGG(int(options.features.removeprefix("vgg")))
   layers = [name.strip() for name in options.layers.split(",")]
   return vgg.feature_function(network, weights.load(options.path), layers)

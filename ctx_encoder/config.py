@@ -115,7 +115,11 @@ SCHEMA: dict[str, Any] = {
   },
   "masks": {
     "kind": Field("center", "kind of hole", choices=(*MASK_KINDS, "combined")),
-    "fill": Field("black", "colour of the hole: black, white, mean or #rrggbb"),
+    "fill": Field(
+      "black",
+      "what is put into the hole: black, white, the data's mean colour, #rrggbb, or"
+      " smooth (from what is around it)",
+    ),
     "center_fraction": Field(
       0.5, "side of the centre hole, of the image's side", low=0.05, high=1
     ),
@@ -165,6 +169,9 @@ SCHEMA: dict[str, Any] = {
       "part between encoder and decoder; auto = the generator's own",
       choices=("auto", "dense", "conv", "channelwise"),
     ),
+    "skips": Field(
+      False, "give the encoder's maps to the decoder too, as a U-Net does (monet)"
+    ),
     "width": Field(1.0, "multiplies every channel count", low=0.01, high=8),
     "dropout": Field(
       None, "dropout rate everywhere; None = the table's", low=0, high=0.95, kind=float
@@ -173,8 +180,9 @@ SCHEMA: dict[str, Any] = {
     "mask_channel": Field(False, "give the mask to the generator as a fourth channel"),
     "predict": Field(
       "image",
-      "the whole image, or only its centre half (patch)",
-      choices=("image", "patch"),
+      "the whole image, only its centre half (patch), or what to add to the input"
+      " (residual, best with masks.fill=smooth)",
+      choices=("image", "patch", "residual"),
     ),
     "init": Field(
       "keras",
@@ -432,8 +440,8 @@ def _contradictions(config: config_dict.ConfigDict) -> list[str]:
       "'data.placement=device' needs images in memory, not 'data.cache=none'",
     ),
     (
-      not re.fullmatch("black|white|mean|#[0-9a-fA-F]{6}", masks.fill),
-      f"'masks.fill' must be black, white, mean or #rrggbb, not {masks.fill!r}",
+      not re.fullmatch("black|white|mean|smooth|#[0-9a-fA-F]{6}", masks.fill),
+      f"'masks.fill' must be black, white, mean, smooth or #rrggbb, not {masks.fill!r}",
     ),
     (
       masks.block_min_side > masks.block_max_side,
@@ -462,6 +470,11 @@ def _contradictions(config: config_dict.ConfigDict) -> list[str]:
       config.adversarial.label_smoothing
       and config.adversarial.game not in ("bce", "least_squares"),
       "'adversarial.label_smoothing' needs 'adversarial.game' bce or least_squares",
+    ),
+    (
+      model.skips and (model.generator != "monet" or patch),
+      "'model.skips' needs 'model.generator=monet', not 'model.predict=patch': maps of"
+      " encoder and decoder meet there alone",
     ),
     (
       patch and masks.kind != "center",

@@ -251,7 +251,7 @@ def make_eval_step(
     shown = {
       "original": images,
       "mask": mask,
-      "masked": masks.masked_image(images, mask, jnp.asarray(task.fill)),
+      "masked": task.masked(images, mask),
       "completed": completed,
     }
     return measured, shown

@@ -124,34 +124,6 @@ def make_stylize(features: losses.FeatureFunction, recipe: Recipe) -> Stylize:
   return stylize
 
 
-def pyramid(
-  features: losses.FeatureFunction, levels: int = 3
-) -> losses.FeatureFunction:
-  """Returns features of images, of these at half their size, at a quarter, and so on.
-
-  Small filters see large strokes like that. Large ones on every few pixels would too,
-  but a lattice that lies between those pixels lowers their loss as well as strokes do.
-
-  Args:
-    features: images in [0, 1] to `{layer: [B, h, w, C]}`, a pytree.
-    levels: number of sizes, at least 1.
-
-  Returns:
-    Function of `[B, H, W, 3]` to `{"{layer}/{2**level}": [B, h, w, C]}`, a pytree too.
-  """
-
-  def at_all_sizes(features, images):
-    batch, height, width, _ = images.shape
-    found = {}
-    for factor in (2**level for level in range(levels)):
-      size = (batch, height // factor, width // factor, 3)
-      smaller = jax.image.resize(images, size, "linear")
-      found |= {f"{k}/{factor}": x for k, x in features(smaller).items()}
-    return found
-
-  return jax.tree_util.Partial(at_all_sizes, features)
-
-
 def make_targets(
   features: losses.FeatureFunction,
   photographs: jax.Array,

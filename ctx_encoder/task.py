@@ -59,10 +59,11 @@ class Task:
   image_size: side of the generator's input.
   sample_mask: PRNG key to mask, see `masks.make_sampler`.
   augment: (PRNG key, image) to image, see `augment.make_augment`.
-  fill: colour of the hole, RGB in [0, 1].
+  fill: colour of the hole, RGB in [0, 1]; None = `masks.smooth_fill`.
   normalization: see `pixels.scale_of`.
   mask_channel: whether the generator sees the mask as a fourth channel.
-  predict: "image", or "patch" for the centre half alone.
+  predict: "image", "patch" for the centre half alone, or "residual" for what is to be
+    added to the input.
   sees: what the discriminator is shown: the "completed" image, the generator's raw
     "output", or the raw centre "patch".
   norm, per: "l2", "l1" or "charbonnier" error, divided by the size of the "hole" or
@@ -86,7 +87,7 @@ class Task:
   image_size: int
   sample_mask: masks.Sampler
   augment: augmentation.Augment
-  fill: tuple[float, float, float] = (0.0, 0.0, 0.0)
+  fill: tuple[float, float, float] | None = (0.0, 0.0, 0.0)
   normalization: str = "symmetric"
   mask_channel: bool = False
   predict: str = "image"
@@ -128,10 +129,15 @@ class Task:
       mask: `[B, S, S, 1]`, 1 = hole.
     """
     scale = pixels.scale_of(images, mask, self.normalization)
-    inputs = scale.normalize(masks.masked_image(images, mask, jnp.asarray(self.fill)))
+    inputs = scale.normalize(self.masked(images, mask))
     if self.mask_channel:
       inputs = jnp.concatenate([inputs, mask], axis=3)
     return Examples(mask, scale.normalize(images), inputs, scale)
+
+  def masked(self, images: jax.Array, mask: jax.Array) -> jax.Array:
+    """Returns images in [0, 1] whose holes are filled."""
+    fill = None if self.fill is None else jnp.asarray(self.fill)
+    return masks.masked_image(images, mask, fill)
 
   def completed(self, outputs: jax.Array, examples: Examples) -> jax.Array:
     """Returns the completed images `[B, S, S, 3]` in [0, 1]."""
@@ -141,7 +147,7 @@ class Task:
     """Returns what the discriminator sees of the generator's work, normalised."""
     if self.sees == "completed":
       return self._blend(outputs, examples)
-    return outputs if self.sees == "patch" else self._whole(outputs)
+    return outputs if self.sees == "patch" else self._whole(outputs, examples)
 
   def judged_real(self, examples: Examples) -> jax.Array:
     """Returns what the discriminator sees of the originals, normalised."""
@@ -201,7 +207,11 @@ class Task:
       discounted = losses.discounted_weights(examples.mask, self.discount)
       weights = discounted if weights is None else weights * discounted
     return _NORMS[self.norm](
-      self._whole(outputs), examples.targets, region, per=self.per, weights=weights
+      self._whole(outputs, examples),
+      examples.targets,
+      region,
+      per=self.per,
+      weights=weights,
     )
 
   def discriminator_loss(
@@ -225,13 +235,15 @@ class Task:
       mask = augmentation.center_crop(mask, self.output_size)
     return losses.fake_patches(mask, self.discriminator_windows)
 
-  def _whole(self, outputs: jax.Array) -> jax.Array:
-    """Puts a predicted patch in its place on an empty image."""
+  def _whole(self, outputs: jax.Array, examples: Examples) -> jax.Array:
+    """Returns the image that was predicted; around a patch it is empty."""
     if self.predict == "image":
       return outputs
+    if self.predict == "residual":
+      return examples.inputs[..., :3] + outputs
     margin = (self.image_size - outputs.shape[1]) // 2
     return jnp.pad(outputs, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
 
   def _blend(self, outputs: jax.Array, examples: Examples) -> jax.Array:
     hole = examples.mask
-    return (1 - hole) * examples.targets + hole * self._whole(outputs)
+    return (1 - hole) * examples.targets + hole * self._whole(outputs, examples)

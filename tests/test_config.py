@@ -223,7 +223,7 @@ def test_every_problem_is_named_at_once():
     ),
     (
       {"masks__fill": "#12345g"},
-      "'masks.fill' must be black, white, mean or #rrggbb, not '#12345g'",
+      "'masks.fill' must be black, white, mean, smooth or #rrggbb, not '#12345g'",
       {"masks__fill": "#12345F"},
     ),
     (
@@ -297,7 +297,7 @@ def test_contradictions(wrong, named, right):
 @pytest.mark.parametrize("fill", ["blu", "#fff", "123456", "#1234567", "", "Black"])
 def test_colours(fill):
   assert (
-    f"'masks.fill' must be black, white, mean or #rrggbb, not {fill!r}"
+    f"'masks.fill' must be black, white, mean, smooth or #rrggbb, not {fill!r}"
     in error_of(masks__fill=fill)
   )
   with pytest.raises(ValueError, match="A fill is"):

@@ -43,7 +43,7 @@ def paintings(count=2, side=SIDE):
 def filters(channels=8):
   key = jax.random.key(0)
   small = random_filters.multi_scale_features(key, kernels=(5,), channels=channels)
-  return stylize.pyramid(small, 2)
+  return random_filters.pyramid(small, 2)
 
 
 def unit(images):
@@ -123,7 +123,7 @@ class TestJudge:
 
 def test_pyramid_is_pillows_reduction():
   images = unit(photographs())
-  found = stylize.pyramid(jax.tree_util.Partial(lambda x: {"x": x}), 3)(images)
+  found = random_filters.pyramid(jax.tree_util.Partial(lambda x: {"x": x}), 3)(images)
   assert list(found) == ["x/1", "x/2", "x/4"]
   np.testing.assert_array_equal(found["x/1"], images)
   for factor in (2, 4):

@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--fill",
     default="#ff00c8",
-    help="colour of the holes: black, white or #rrggbb (default: #ff00c8)",
+    help="colour of the holes: black, white, #rrggbb, or smooth, from what is around them (default: #ff00c8)",
   )
 
 

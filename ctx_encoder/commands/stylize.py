@@ -179,7 +179,7 @@ def _features_and_recipe(
     if args.weights:
       raise ValueError("--weights needs --features vgg16 or vgg19; random has none.")
     filters = random_filters.multi_scale_features(jax.random.key(0), kernels=(5,))
-    return stylize.pyramid(filters), recipe
+    return random_filters.pyramid(filters), recipe
   if not args.weights:
     raise ValueError(f"--features {args.features} needs --weights, the file of a VGG.")
   network, arrays = NETWORKS[args.features], weights.load(args.weights)

@@ -1,5 +1,7 @@
 """Decoders: from the code to pixels in [-1, 1]."""
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -55,6 +57,10 @@ class Decoder(nn.Module):
 
   The last one gives three channels; if the map is then larger than `size` it is
   resized (bilinear, without antialiasing, as Keras's `Resizing`), then tanh.
+
+  `skips` are the encoder's maps, `[B, s, s, C]` each: the last of those that have a
+  layer's side is joined to that layer's input (skip connections: Ronneberger, Fischer
+  and Brox, U-Net, MICCAI 2015).
   """
 
   stages: tuple[Stage, ...]
@@ -63,12 +69,23 @@ class Decoder(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: jax.Array, *, train: bool = False, keys: jax.Array | None = None
+    self,
+    x: jax.Array,
+    *,
+    skips: Sequence[jax.Array] = (),
+    train: bool = False,
+    keys: jax.Array | None = None,
   ) -> jax.Array:
+    by_side = {skip.shape[1]: skip for skip in skips}
+
+    def joined(x: jax.Array) -> jax.Array:
+      skip = by_side.get(x.shape[1])
+      return x if skip is None else jnp.concatenate([x, skip.astype(x.dtype)], axis=3)
+
     for i, stage in enumerate(self.stages):
       block = ConvStage(stage, self.settings, transposed=True, name=f"stage{i + 1}")
-      x = block(x, train=train)
-    x = ConvTranspose(3, 4, 2, self.settings, name="output")(x)
+      x = block(joined(x), train=train)
+    x = ConvTranspose(3, 4, 2, self.settings, name="output")(joined(x))
     x = x.astype(jnp.float32)
     if x.shape[1] != self.size:
       shape = (x.shape[0], self.size, self.size, 3)

@@ -84,14 +84,22 @@ class Encoder(nn.Module):
   stages: tuple[Stage, ...]
   settings: Settings = Settings()
 
-  @nn.compact
   def __call__(
     self, x: jax.Array, *, train: bool = False, keys: jax.Array | None = None
   ) -> jax.Array:
+    return self.maps(x, train=train, keys=keys)[-1]
+
+  @nn.compact
+  def maps(
+    self, x: jax.Array, *, train: bool = False, keys: jax.Array | None = None
+  ) -> list[jax.Array]:
+    """Returns the output of every stage."""
+    found = []
     for i, stage in enumerate(self.stages):
       block = ConvStage(stage, self.settings, name=f"stage{i + 1}")
       x = block(x, train=train, keys=stage_keys(keys, i))
-    return x
+      found.append(x)
+    return found
 
   @nn.nowrap
   def momenta(self) -> dict:

@@ -13,25 +13,34 @@ class Generator(nn.Module):
   """Completes a masked image: `[B, S, S, C]` to `[B, S', S', 3]` in [-1, 1].
 
   `__call__` takes `train` (batch statistics and dropout) and `keys`, one PRNG key an
-  example, which dropout and bottleneck noise need.
+  example, which dropout and bottleneck noise need. With `skips` the decoder is given
+  the encoder's maps beside the bottleneck's output.
   """
 
   encoder: nn.Module
   bottleneck: nn.Module
   decoder: nn.Module
+  skips: bool = False
 
   def encode(
     self, x: jax.Array, *, train: bool = False, keys: jax.Array | None = None
   ) -> jax.Array:
     """Returns the bottleneck's output: the features that inpainting has learned."""
-    x = self.encoder(x, train=train, keys=stage_keys(keys, 0))
-    return self.bottleneck(x, train=train, keys=stage_keys(keys, 1))
+    return self._code(self._maps(x, train, keys)[-1], train, keys)
 
   def __call__(
     self, x: jax.Array, *, train: bool = False, keys: jax.Array | None = None
   ) -> jax.Array:
-    x = self.encode(x, train=train, keys=keys)
-    return self.decoder(x, train=train, keys=stage_keys(keys, 2))
+    maps = self._maps(x, train, keys)
+    code = self._code(maps[-1], train, keys)
+    skips = maps if self.skips else ()
+    return self.decoder(code, skips=skips, train=train, keys=stage_keys(keys, 2))
+
+  def _maps(self, x, train, keys) -> list[jax.Array]:
+    return self.encoder.maps(x, train=train, keys=stage_keys(keys, 0))
+
+  def _code(self, x, train, keys) -> jax.Array:
+    return self.bottleneck(x, train=train, keys=stage_keys(keys, 1))
 
   @nn.nowrap
   def reached(self) -> dict[tuple[str, ...], tuple[slice, slice]]:
@@ -86,12 +95,20 @@ def monet(
   *,
   output_size: int | None = None,
   bottleneck: str = "auto",
+  skips: bool = False,
   noise_dim: int = 0,
   settings: Settings | None = None,
 ) -> Generator:
   """Returns the DCGAN-like generator of the report's 'Monet'.
 
-  Arguments as for `photos`; the default bottleneck is "conv".
+  Args:
+    image_size: side of the input, a power of two of at least 16.
+    output_size: side of the output; `image_size` unless given.
+    bottleneck: "dense", "conv" (the default) or "channelwise".
+    skips: whether the encoder's maps go to the decoder too, as in a U-Net; not in the
+      report.
+    noise_dim: noise values joined at the bottleneck.
+    settings: what all layers share.
   """
   settings = settings or Settings()
   bottleneck = "conv" if bottleneck == "auto" else bottleneck
@@ -102,6 +119,7 @@ def monet(
     decoders.stages_to(decoders.MONET, 4, output_size or image_size),
     output_size or image_size,
     settings,
+    skips,
   )
 
 
@@ -120,9 +138,12 @@ def _bottleneck(kind, side, features, noise_dim, settings) -> nn.Module:
   raise ValueError(f"Bottleneck must be dense, conv or channelwise, not {kind!r}.")
 
 
-def _generator(stages, bottleneck, prefix, suffix, size, settings) -> Generator:
+def _generator(
+  stages, bottleneck, prefix, suffix, size, settings, skips=False
+) -> Generator:
   return Generator(
     encoder=encoders.Encoder(stages, settings),
     bottleneck=bottleneck,
     decoder=decoders.Decoder(prefix + suffix, size, settings),
+    skips=skips,
   )

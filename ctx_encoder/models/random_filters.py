@@ -19,9 +19,12 @@ from ctx_encoder import conv
 _RESPONSE = 0.1
 
 
+FeatureFunction = Callable[[jax.Array], dict[str, jax.Array]]
+
+
 def multi_scale_features(
   key: jax.Array, *, kernels: Sequence[int] = (3, 5, 7, 11, 15), channels: int = 32
-) -> Callable[[jax.Array], dict[str, jax.Array]]:
+) -> FeatureFunction:
   """Returns a function from images to the features of fixed random filters.
 
   For each kernel size k, features are relu(10 w * x), with filters w of k x k x 3
@@ -51,6 +54,32 @@ def multi_scale_features(
     )
   filters = {k: _filters(jax.random.fold_in(key, k), k, channels) for k in kernels}
   return jax.tree_util.Partial(_features, filters)
+
+
+def pyramid(features: FeatureFunction, levels: int = 3) -> FeatureFunction:
+  """Returns features of images, of these at half their size, at a quarter, and so on.
+
+  Small filters see large strokes like that. Large ones on every few pixels would too,
+  but a lattice that lies between those pixels lowers their loss as well as strokes do.
+
+  Args:
+    features: images in [0, 1] to `{layer: [B, h, w, C]}`, a pytree.
+    levels: number of sizes, at least 1.
+
+  Returns:
+    Function of `[B, H, W, 3]` to `{"{layer}/{2**level}": [B, h, w, C]}`, a pytree too.
+  """
+
+  def at_all_sizes(features, images):
+    batch, height, width, _ = images.shape
+    found = {}
+    for factor in (2**level for level in range(levels)):
+      size = (batch, height // factor, width // factor, 3)
+      smaller = jax.image.resize(images, size, "linear")
+      found |= {f"{k}/{factor}": x for k, x in features(smaller).items()}
+    return found
+
+  return jax.tree_util.Partial(at_all_sizes, features)
 
 
 def _filters(key: jax.Array, kernel: int, channels: int) -> jax.Array:
