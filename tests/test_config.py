@@ -253,6 +253,11 @@ def test_every_problem_is_named_at_once():
       {"loss_weights__adversarial": 1.0},
     ),
     (
+      {"model__skips": True},
+      "'model.skips' needs 'model.generator=monet'",
+      {"model__generator": "monet"},
+    ),
+    (
       {"masks__kind": "brush", "model__predict": "patch"},
       "'model.predict=patch' predicts the centre and needs 'masks.kind=center'",
       {"masks__kind": "center"},

@@ -2,10 +2,13 @@
 
 import functools
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
@@ -371,6 +374,54 @@ def test_masked_image_replaces_the_hole_only():
   np.testing.assert_array_equal(result, expected)
   one = masks.masked_image(image[0], mask[0], -1.0)
   np.testing.assert_array_equal(one, np.where(mask[0] > 0, -1, image[0]))
+
+
+def pull_push_by_hand(image, known):
+  """Pull-push in float64 with loops, for square images with sides of a power of two."""
+  side = len(image)
+  if side == 1:
+    return image * known
+  blocks = known.reshape(side // 2, 2, side // 2, 2, 1).sum((1, 3))
+  colors = (image * known).reshape(side // 2, 2, side // 2, 2, -1).sum((1, 3))
+  mean = np.divide(colors, blocks, out=np.zeros_like(colors), where=blocks > 0)
+  coarser = pull_push_by_hand(mean, np.minimum(blocks, 1))
+  larger = cv2.resize(coarser, (side, side), interpolation=cv2.INTER_LINEAR)
+  return known * image + (1 - known) * larger.reshape(image.shape)
+
+
+@pytest.mark.parametrize("kind", ["center", "random_block", "random_region", "brush"])
+def test_smooth_fill_is_pull_push(kind):
+  image = np.random.default_rng(1).random((3, 32, 32, 3))
+  mask = masks.for_examples(
+    masks.make_sampler(kind, 32), jax.random.key(0), jnp.arange(3)
+  )
+  filled = masks.smooth_fill(jnp.float32(image), mask)
+  known = 1 - np.asarray(mask, np.float64)
+  expected = np.stack(
+    [pull_push_by_hand(*each) for each in zip(image, known, strict=True)]
+  )
+  np.testing.assert_allclose(filled, expected, atol=2e-6)
+  np.testing.assert_array_equal(filled * known, np.float32(image) * known)
+  one = masks.masked_image(jnp.float32(image[0]), mask[0], None)
+  np.testing.assert_allclose(one, filled[0], atol=1e-6)
+
+
+@given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_smooth_fill_stays_between_the_known_colours(height, width, seed):
+  rng = np.random.default_rng(seed)
+  image = rng.uniform(-1, 1, (height, width, 2)).astype(np.float32)
+  mask = np.float32(rng.random((height, width, 1)) < 0.7)
+  mask[rng.integers(height), rng.integers(width)] = 0
+  filled = np.asarray(masks.smooth_fill(image, mask))
+  known = image[mask[..., 0] == 0]
+  assert (filled >= known.min(0) - 1e-5).all()
+  assert (filled <= known.max(0) + 1e-5).all()
+
+
+def test_smooth_fill_of_nothing_known_is_empty():
+  filled = masks.smooth_fill(jnp.ones((8, 8, 3)), jnp.ones((8, 8, 1)))
+  np.testing.assert_array_equal(filled, 0)
 
 
 class TestSilhouettes:

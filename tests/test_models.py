@@ -90,9 +90,11 @@ def test_every_bottleneck_and_output_size(name, kind, output_size):
   assert output.shape == (2, output_size, output_size, 3)
 
 
-@pytest.mark.parametrize("name", GENERATORS)
-def test_folding_batch_norm_changes_no_output(name):
-  generator = GENERATORS[name](16, settings=NARROW)
+@pytest.mark.parametrize(
+  ("name", "options"), [("photos", {}), ("monet", {}), ("monet", {"skips": True})]
+)
+def test_folding_batch_norm_changes_no_output(name, options):
+  generator = GENERATORS[name](16, settings=NARROW, **options)
   variables = random_variables(generator, 2, 16, 16, 3)
   images = random_images(2, 16, 16, 3)
   folded, folded_variables = fold_batch_norm(generator, variables)
@@ -157,6 +159,38 @@ def test_a_generator_is_its_three_parts_one_after_the_other():
   np.testing.assert_allclose(actual_output, output, rtol=1e-5, atol=1e-6)
   assert code.std() > 0.1
   assert 0.01 < np.abs(output).max() < 1
+
+
+@pytest.mark.parametrize("kind", BOTTLENECKS)
+def test_skips_give_the_decoder_every_map_of_its_size(kind):
+  generator = GENERATORS["monet"](64, bottleneck=kind, skips=True, settings=NARROW)
+  plain = GENERATORS["monet"](64, bottleneck=kind, settings=NARROW)
+  joined, alone = (
+    shapes_of(each, 1, 64, 64, 3)[0]["params"]["decoder"] for each in (generator, plain)
+  )
+  channels = {
+    side: stage.features
+    for side, stage in zip((32, 16, 8, 4, 4), plain.encoder.stages, strict=True)
+  }
+  side = plain.bottleneck.side
+  for name in [*(f"stage{i + 1}" for i in range(len(alone) - 1)), "output"]:
+    kernels = [part[name].get("conv", part[name])["kernel"] for part in (joined, alone)]
+    more = kernels[0].shape[3] - kernels[1].shape[3]
+    assert more == (NARROW.channels(channels[side]) if side in channels else 0), name
+    side *= 2
+  assert side == 64
+
+
+def test_with_skips_small_things_reach_the_output_by_themselves():
+  generator = GENERATORS["monet"](64, skips=True, settings=NARROW)
+  variables = random_variables(generator, 1, 64, 64, 3)
+  images = random_images(1, 64, 64, 3)
+  changed = images.at[:, :8, :8].set(0)
+  silent = jax.tree.map(jnp.zeros_like, variables["params"]["bottleneck"])
+  params = variables["params"] | {"bottleneck": silent}
+  complete = jax.jit(lambda x: generator.apply(variables | {"params": params}, x))
+  difference = np.abs(complete(images) - complete(changed)).max((0, 3))
+  assert difference[:16, :16].max() > 1e-3
 
 
 def test_channelwise_is_a_dense_layer_for_each_channel():

@@ -135,21 +135,27 @@ def scale_by_hand(images, mask, normalization):
   return offset[:, None, None, None], factor[:, None, None, None]
 
 
+def smooth_by_hand(images, mask):
+  return np.asarray(masks.smooth_fill(jnp.float32(images), jnp.float32(mask)))
+
+
 def step_by_hand(task, batch, mask, canvas, weight, order):
   """Returns what both networks see, the metrics, and the gradients, in float64."""
   images, mask = batch["image"] / 255, np.asarray(mask, np.float64)
   canvas, weight = np.asarray(canvas, np.float64), np.asarray(weight, np.float64)
   offset, factor = scale_by_hand(images, mask, task.normalization)
   targets = (images - offset) / factor
-  inputs = ((1 - mask) * images + mask * np.array(task.fill) - offset) / factor
+  fill = smooth_by_hand(images, mask) if task.fill is None else np.array(task.fill)
+  inputs = ((1 - mask) * images + mask * fill - offset) / factor
+  base = inputs if task.predict == "residual" else np.zeros_like(targets)
   if task.mask_channel:
     inputs = np.concatenate([inputs, mask], axis=3)
 
   cut = slice(None)
   if task.predict == "patch":
     cut = slice(SIZE // 4, SIZE // 4 * 3)
-  whole = np.zeros_like(targets)
-  whole[:, cut, cut] = canvas
+  whole = base.copy()
+  whole[:, cut, cut] += canvas
   completed = (1 - mask) * targets + mask * whole
   fake = {"completed": completed, "output": whole, "patch": canvas}[task.sees]
   real = targets[:, cut, cut] if task.sees == "patch" else targets
@@ -214,6 +220,14 @@ TASKS = {
   "minmax": {"normalization": "minmax", "fill": (1.0, 1.0, 1.0)},
   "mask channel": {"mask_channel": True, "fill": (0.1, 0.5, 1.0)},
   "patch": {"predict": "patch"},
+  "residual": {"predict": "residual", "fill": None},
+  "residual, mask channel, minmax": {
+    "predict": "residual",
+    "fill": (0.1, 0.5, 1.0),
+    "mask_channel": True,
+    "normalization": "minmax",
+    "sees": "output",
+  },
   "patch, raw": {"predict": "patch", "sees": "output"},
   "as Pathak's code": {
     "predict": "patch",
@@ -250,9 +264,9 @@ def test_a_step_is_what_the_formulas_say(name, order):
 
 
 @pytest.mark.parametrize("normalization", ["symmetric", "unit", "minmax"])
-@pytest.mark.parametrize("predict", ["image", "patch"])
-def test_nothing_of_the_hole_reaches_the_networks(normalization, predict):
-  task = make_task(normalization=normalization, predict=predict)
+@pytest.mark.parametrize("options", [{}, {"predict": "patch"}, {"fill": None}], ids=str)
+def test_nothing_of_the_hole_reaches_the_networks(normalization, options):
+  task = make_task(normalization=normalization, **options)
   step, state = recorders(task)
   batch = contrasty_holes()
   hole = np.asarray(CENTER(KEY))[..., 0] > 0

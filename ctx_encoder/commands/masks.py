@@ -48,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--fill",
     default="#ff00c8",
-    help="colour of the holes: black, white, #rrggbb, or smooth, from what is around them (default: #ff00c8)",
+    help="what is put into the holes: black, white, #rrggbb, or smooth, from what is"
+    " around them (default: #ff00c8)",
   )
 
 
