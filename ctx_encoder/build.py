@@ -17,11 +17,12 @@ from ctx_encoder.models import (
   PatchGAN,
   Settings,
   patchgan,
+  pretrained,
   random_filters,
   vgg,
 )
 from ctx_encoder.optimizer import restrict
-from ctx_encoder.state import TrainState, init_state
+from ctx_encoder.state import PyTree, TrainState, init_state
 from ctx_encoder.step import TrainStep, make_train_step
 from ctx_encoder.task import Task
 
@@ -90,19 +91,38 @@ def run(
 def generator(config: ConfigDict) -> Generator:
   """Returns the generator that a configuration describes."""
   model, size = config.model, config.data.image_size
+  settings = Settings(
+    width=model.width,
+    dropout=model.dropout,
+    init=model.init,
+    dtype=jnp.dtype(model.dtype),
+  )
   options = {"skips": True} if model.skips else {}
-  return GENERATORS[model.generator](
+  built = GENERATORS[model.generator](
     size,
     output_size=size // 2 if model.predict == "patch" else size,
     bottleneck=model.bottleneck,
     noise_dim=model.noise_dim,
-    settings=Settings(
-      width=model.width,
-      dropout=model.dropout,
-      init=model.init,
-      dtype=jnp.dtype(model.dtype),
-    ),
+    settings=settings,
     **options,
+  )
+  if model.encoder == "auto":
+    return built
+  encoder = pretrained.PretrainedEncoder(model.encoder, model.freeze_encoder, settings)
+  return built.clone(encoder=encoder)
+
+
+def encoder_params(config: ConfigDict) -> PyTree | None:
+  """Returns the parameters that the generator's encoder starts from, or None.
+
+  Raises:
+    ValueError: the weight file cannot be read, or is not of that network.
+    OSError: the file cannot be opened.
+  """
+  if not config.model.encoder_weights:
+    return None
+  return pretrained.encoder_params(
+    config.model.encoder, weights.load(config.model.encoder_weights)
   )
 
 

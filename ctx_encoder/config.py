@@ -164,6 +164,17 @@ SCHEMA: dict[str, Any] = {
   },
   "model": {
     "generator": Field("photos", "table of stages", choices=("photos", "monet")),
+    "encoder": Field(
+      "auto",
+      "the generator's own, or a network of ImageNet's classes",
+      choices=("auto", "vgg16", "alexnet"),
+    ),
+    "encoder_weights": Field(
+      "",
+      "weights that model.encoder starts from: see `ctx-encoder weights`; empty ="
+      " random ones",
+    ),
+    "freeze_encoder": Field(False, "leave the weights of model.encoder as they are"),
     "bottleneck": Field(
       "auto",
       "part between encoder and decoder; auto = the generator's own",
@@ -470,6 +481,17 @@ def _contradictions(config: config_dict.ConfigDict) -> list[str]:
       config.adversarial.label_smoothing
       and config.adversarial.game not in ("bce", "least_squares"),
       "'adversarial.label_smoothing' needs 'adversarial.game' bce or least_squares",
+    ),
+    (
+      model.encoder == "auto" and (model.encoder_weights or model.freeze_encoder),
+      "'model.encoder_weights' and 'model.freeze_encoder' need 'model.encoder', vgg16"
+      " or alexnet",
+    ),
+    (
+      model.encoder != "auto"
+      and (data.normalization != "symmetric" or model.mask_channel),
+      f"'model.encoder={model.encoder}' sees colours alone, prepared in its own way: it"
+      " needs 'data.normalization=symmetric' and no 'model.mask_channel'",
     ),
     (
       model.skips and (model.generator != "monet" or patch),

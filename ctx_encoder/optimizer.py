@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import optax
 
 Path = tuple[str, ...]
+Region = tuple[slice, ...] | None
 
 
 def restrict(
-  optimizer: optax.GradientTransformation, regions: Mapping[Path, tuple[slice, ...]]
+  optimizer: optax.GradientTransformation, regions: Mapping[Path, Region]
 ) -> optax.GradientTransformation:
   """Returns an update rule that sees, of some parameters, only a region.
 
@@ -22,13 +23,13 @@ def restrict(
   Args:
     optimizer: any rule that treats each element by itself.
     regions: path of a parameter in the nested dict (of those that are not listed, all
-      is seen) to slices of its first axes.
+      is seen) to slices of its first axes, or None for nothing of it.
   """
   if not regions:
     return optimizer
 
   def cut(tree):
-    return _map(lambda x, region: x[region], tree, regions)
+    return _map(_part, tree, regions)
 
   def init(params):
     return optimizer.init(cut(params))
@@ -37,18 +38,22 @@ def restrict(
     shapes = jax.tree.map(jnp.shape, updates)
     seen = None if params is None else cut(params)
     updates, state = optimizer.update(cut(updates), state, seen)
-    padded = _map(
-      lambda x, region, shape: jnp.pad(x, _margins(region, shape)),
-      updates,
-      regions,
-      shapes,
-    )
-    return padded, state
+    return _map(_whole, updates, regions, shapes), state
 
   return optax.GradientTransformation(init, update)
 
 
-def _map(function, tree: Any, regions: Mapping[Path, tuple[slice, ...]], *rest: Any):
+def _part(x: jax.Array, region: Region):
+  return optax.MaskedNode() if region is None else x[region]
+
+
+def _whole(part, region: Region, shape: tuple[int, ...]) -> jax.Array:
+  if region is None:
+    return jnp.zeros(shape)
+  return jnp.pad(part, _margins(region, shape))
+
+
+def _map(function, tree: Any, regions: Mapping[Path, Region], *rest: Any):
   """Maps over the leaves that have a region; the others stay as they are."""
   if () in regions:
     return function(tree, regions[()], *rest)

@@ -76,6 +76,27 @@ def init_state(
   )
 
 
+def with_encoder(state: TrainState, params: PyTree) -> TrainState:
+  """Returns a state whose generator, and its average, have an encoder's parameters.
+
+  Args:
+    state: before the first step.
+    params: of the encoder, as in the state but perhaps in NumPy.
+  """
+
+  def replaced(whole: PyTree) -> PyTree:
+    def put(old, new):
+      return jax.device_put(jnp.array(new, old.dtype), old.sharding)
+
+    return whole | {"encoder": jax.tree.map(put, whole["encoder"], params)}
+
+  own = state.generator
+  return state.replace(
+    generator=own.replace(params=replaced(own.params)),
+    average=None if state.average is None else replaced(state.average),
+  )
+
+
 def inference_variables(generator: Generator, state: TrainState) -> dict[str, PyTree]:
   """Returns the generator's variables to complete images with.
 

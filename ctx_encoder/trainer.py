@@ -21,7 +21,12 @@ from ctx_encoder import config as configuration
 from ctx_encoder.checkpoint import Checkpoints, DamagedError, check_config
 from ctx_encoder.history import History
 from ctx_encoder.interruption import Interruption
-from ctx_encoder.state import TrainState, inference_variables, magnitudes
+from ctx_encoder.state import (
+  TrainState,
+  inference_variables,
+  magnitudes,
+  with_encoder,
+)
 from ctx_encoder.step import make_eval_step
 
 Say = Callable[[str], None]
@@ -90,6 +95,7 @@ def train(config: ConfigDict, workdir: str | Path, *, say: Say = print) -> Outco
   run = build.run(
     config, total_steps=total_steps, mean_color=extra["mean_color"], shapes=shapes
   )
+  encoder = None if resumed else build.encoder_params(config)
   create = jax.jit(
     lambda: run.init(config.seed, average=config.ema_decay > 0),
     out_shardings=sharding.replicated(mesh),
@@ -105,6 +111,8 @@ def train(config: ConfigDict, workdir: str | Path, *, say: Say = print) -> Outco
     return checkpoints.restore(abstract, step)[0]
 
   state = restore() if resumed else create()
+  if encoder is not None:
+    state = with_encoder(state, encoder)
   step = int(state.step)
   if resumed:
     say(f"Resuming at step {step} of {total_steps} from {workdir}.")

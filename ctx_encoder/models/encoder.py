@@ -105,3 +105,8 @@ class Encoder(nn.Module):
   def momenta(self) -> dict:
     """Returns the BatchNorm momenta, nested as the running statistics are."""
     return stage_momenta(self.stages)
+
+  @nn.nowrap
+  def reached(self) -> dict[tuple[str, ...], None]:
+    """Returns the parts that training changes, of the parameters it does not whole."""
+    return {}

@@ -23,7 +23,7 @@ def fold_batch_norm(
   "affine": into the next convolution it could not go, whose padding is of zeros.
 
   Args:
-    generator: with stages in encoder and decoder.
+    generator: any.
     variables: "params" and "batch_stats", see `state.inference_variables`.
 
   Returns:
@@ -33,6 +33,8 @@ def fold_batch_norm(
   parts = {}
   for name, output_axis in (("encoder", 3), ("decoder", 2)):
     part = getattr(generator, name)
+    if not hasattr(part, "stages"):
+      continue  # a published network, without BatchNorm
     stages, folded = list(part.stages), dict(params[name])
     for i, stage in enumerate(part.stages):
       key = f"stage{i + 1}"

@@ -43,10 +43,21 @@ class Generator(nn.Module):
     return self.bottleneck(x, train=train, keys=stage_keys(keys, 1))
 
   @nn.nowrap
-  def reached(self) -> dict[tuple[str, ...], tuple[slice, slice]]:
-    """Returns the parts that are read, of the parameters that are not read whole."""
-    found = self.decoder.reached(self.bottleneck.side)
-    return {("decoder", *path): region for path, region in found.items()}
+  def reached(self) -> dict[tuple[str, ...], tuple[slice, ...] | None]:
+    """Returns what training changes of the parameters that it does not change whole.
+
+    Path of the parameter to slices of its first axes, the rest being never read; or to
+    None where it is frozen.
+    """
+    parts = {
+      "encoder": self.encoder.reached(),
+      "decoder": self.decoder.reached(self.bottleneck.side),
+    }
+    return {
+      (part, *path): region
+      for part, found in parts.items()
+      for path, region in found.items()
+    }
 
   @nn.nowrap
   def unbiased_statistics(self, batch_stats: dict, updates: jax.Array) -> dict:

@@ -137,7 +137,7 @@ def feature_function(
   """
   taps = tuple(taps)
   variables = network_variables(network, weights, taps)
-  caffe = _naming(network, weights) == "keras"
+  caffe = naming(network, weights) == "keras"
   prepare = caffe_input if caffe else torchvision_input
 
   def features(variables, images):
@@ -164,14 +164,14 @@ def network_variables(
     ValueError: weights are missing or of another shape, or there is no such layer.
   """
   needed = layers_to(network.layers, taps)
-  naming = _naming(network, weights)
+  named = naming(network, weights)
   params: dict[str, Any] = {}
   for convolution in network.convolutions:
     if convolution.layer not in needed:
       break
     deeper = network.layers[network.layers.index(convolution.layer) :]
     tap = next(layer for layer in deeper if layer in taps)
-    kernel, bias = _read(convolution, weights, naming, tap)
+    kernel, bias = _read(convolution, weights, named, tap)
     *outer, last = convolution.path
     inner = params
     for name in outer:
@@ -180,7 +180,8 @@ def network_variables(
   return {"params": params}
 
 
-def _naming(network: FeatureNetwork, weights: Weights) -> str:
+def naming(network: FeatureNetwork, weights: Weights) -> str:
+  """Returns whose names weights have: "torchvision" or "keras"."""
   first = network.convolutions[0]
   if f"{first.torchvision}.weight" in weights:
     return "torchvision"
@@ -242,6 +243,21 @@ def torchvision_input(images: jax.Array) -> jax.Array:
 def caffe_input(images: jax.Array) -> jax.Array:
   """Prepares `[B, H, W, 3]` in [0, 1] as Keras does for VGG: 255 x - mean, BGR."""
   return 255 * _pixels(images)[..., ::-1] - jnp.array(_CAFFE_MEAN)[None, None, None]
+
+
+def for_torchvision_input(
+  kernel: jax.Array, bias: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Returns the first kernel and bias of Keras's VGG for `torchvision_input`.
+
+  They give the same but along the image's border, where zeros are put: the two ways'
+  mean colours, which these stand for, differ by up to 0.5 of 255.
+  """
+  kernel = kernel[:, :, ::-1]
+  offset = 255 * jnp.array(_TORCHVISION_MEAN) - jnp.array(_CAFFE_MEAN[::-1])
+  scale = 255 * jnp.array(_TORCHVISION_STD)
+  shifted = bias + jnp.einsum("hwcd,c->d", kernel, offset)
+  return kernel * scale[None, None, :, None], shifted
 
 
 def _pixels(images: jax.Array) -> jax.Array:
