@@ -338,14 +338,14 @@ def test_every_contradiction_is_named_at_once():
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("variant", ["", "quick"])
+@pytest.mark.parametrize("variant", ["", "quick", "small"])
 def test_files_in_configs(name, variant):
   module = importlib.import_module(f"configs.{name}")
   result = module.get_config(variant)
   config.validate(result)
   assert result.name == f"{name}_{variant}" if variant else name
   assert f"--config=configs/{name}.py" in module.__doc__
-  with pytest.raises(ValueError, match="has one variant, quick, not 'tiny'"):
+  with pytest.raises(ValueError, match="has the variants quick and small, not 'tiny'"):
     module.get_config("tiny")
 
 

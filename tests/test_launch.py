@@ -146,7 +146,7 @@ def without_jax(tmp_path_factory):
     ([BLOCK, "--colour=red"], "Unknown command line flag 'colour'"),
     ([BLOCK, "photos/"], "'photos/' is not a flag"),
     (["--config=configs/none.py"], "No such file or directory: 'configs/none.py'"),
-    ([BLOCK + ":fast"], "A configuration has one variant, quick, not 'fast'"),
+    ([BLOCK + ":fast"], "A configuration has the variants quick and small, not 'fast'"),
   ],
 )
 def test_what_is_wrong_is_one_line_at_once(arguments, words, without_jax, tmp_path):

@@ -1,0 +1,29 @@
+"""A generator beyond the report's: a U-Net that corrects a smooth fill. All holes.
+
+  python launch.py --config=configs/unet.py --config.data.path=FOLDER
+
+The hole is first filled from what is around it (masks.fill=smooth), as a classical
+method would; encoder and decoder are those of 'Monet', with skip connections between
+them and Pathak's channel-wise bottleneck, and predict what is to be added. So it starts
+where the report's networks take hours to come on holes that are small or narrow.
+"""
+
+from ctx_encoder import config as base
+
+
+def get_config(variant: str = ""):
+  config = base.default()
+  config.name = "unet"
+  config.batch_size = 16
+  config.model.generator = "monet"
+  config.model.bottleneck = "channelwise"
+  config.model.skips = True
+  config.model.predict = "residual"
+  config.model.mask_channel = True
+  config.model.dropout = 0.0
+  config.masks.kind = "combined"
+  config.masks.fill = "smooth"
+  config.masks.probabilities.brush = 1.0
+  config.augment.flip_horizontal = 0.5
+  config.ema_decay = 0.999
+  return base.variant(config, variant)
