@@ -17,8 +17,7 @@ def get_config(variant: str = ""):
   config = base.variant(base.default(), "quick")
   config.name = "quickstart"
   config.num_steps = 1200
-  config.model.generator = "monet"
-  config.model.bottleneck = "channelwise"
+  config.update_from_flattened_dict(base.UNET)
   config.masks.kind = "combined"
   config.masks.probabilities.brush = 1.0
   config.augment.flip_horizontal = 0.5

@@ -15,14 +15,8 @@ def get_config(variant: str = ""):
   config = base.default()
   config.name = "unet"
   config.batch_size = 16
-  config.model.generator = "monet"
-  config.model.bottleneck = "channelwise"
-  config.model.skips = True
-  config.model.predict = "residual"
-  config.model.mask_channel = True
-  config.model.dropout = 0.0
+  config.update_from_flattened_dict(base.UNET)
   config.masks.kind = "combined"
-  config.masks.fill = "smooth"
   config.masks.probabilities.brush = 1.0
   config.augment.flip_horizontal = 0.5
   config.ema_decay = 0.999

@@ -46,6 +46,17 @@ PAINTINGS = {
   "saturation": 0.1,
 }
 
+# A generator beyond the report's: a U-Net that corrects a smooth fill.
+UNET = {
+  "model.generator": "monet",
+  "model.bottleneck": "channelwise",
+  "model.skips": True,
+  "model.mask_channel": True,
+  "model.predict": "residual",
+  "model.dropout": 0.0,
+  "masks.fill": "smooth",
+}
+
 MASK_KINDS = ("center", "random_block", "random_region", "brush")
 
 SCHEMA: dict[str, Any] = {

@@ -1,5 +1,6 @@
 """Metrics on the features of a published network: LPIPS, FID and KID."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,10 +35,13 @@ class Perceptual:
     network, layer = NETWORKS[name]
     loaded = weights.load(trunk)
     tapped = vgg.feature_function(network, loaded, [layer])
-    self._features = jax.jit(lambda images: jnp.mean(tapped(images)[layer], (1, 2)))
+    # Weights are arguments, and not compiled in.
+    mean = jax.jit(lambda tapped, images: jnp.mean(tapped(images)[layer], (1, 2)))
+    self._features = functools.partial(mean, tapped)
     self._lpips = None
     if heads:
-      self._lpips = jax.jit(lpips.make_lpips(name, loaded, weights.load(heads)))
+      distance = lpips.make_lpips(name, loaded, weights.load(heads))
+      self._lpips = functools.partial(jax.jit(lambda f, x, y: f(x, y)), distance)
 
   def measure(
     self, completed: jax.Array, originals: jax.Array, mask: jax.Array

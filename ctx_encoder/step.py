@@ -251,7 +251,8 @@ def make_eval_step(
     shown = {
       "original": images,
       "mask": mask,
-      "masked": task.masked(images, mask),
+      # Black where the task's own fill would hide where the hole is.
+      "masked": masks.masked_image(images, mask, jnp.asarray(task.fill or 0.0)),
       "completed": completed,
     }
     return measured, shown

@@ -67,7 +67,7 @@ TABLE = """
   cli                 : commands
   commands.augment    jax numpy PIL tqdm : config data augment outputs
   commands.config     : config
-  commands.crosseval  : comparison commands.evaluate
+  commands.crosseval  : comparison intervals commands.evaluate
   commands.data       numpy : data
   commands.evaluate   jax numpy tqdm
                       : baselines comparison data inference masks nearest perceptual

@@ -154,10 +154,57 @@ def test_the_commands_print_tables_and_write_json(workdir, tmp_path, capsys):
   assert len(rows) == 1 + 3  # heading, this run, mean colour, Telea
 
 
+@pytest.fixture(scope="module")
+def of_blocks(folder, tmp_path_factory):
+  """A run of another kind of hole, in a folder with an equals sign."""
+  root = tmp_path_factory.mktemp("runs") / "kind=random_block"
+  config = tiny.config(
+    data__path=str(folder),
+    data__validation_fraction=0.3,
+    num_steps=2,
+    masks__kind="random_block",
+  )
+  trainer.train(config, root, say=lambda line: None)
+  return root
+
+
+def test_crosseval_compares_with_the_model_of_each_kind(
+  workdir, of_blocks, tmp_path, capsys
+):
+  output = tmp_path / "out.json"
+  arguments = ["--workdir", f"first={workdir}", str(of_blocks), "--baselines", "mean"]
+  arguments += ["--masks", "center", "random_block", "brush", "--json", str(output)]
+  arguments += ["--metric", "psnr_hole", "ssim_hole"]
+  assert cli.main(["crosseval", *arguments]) == 0
+  text = capsys.readouterr().out
+  second = trained.load(of_blocks).name
+  matrices = text.split("PSNR hole (dB) above")
+  assert "PSNR hole (dB), mean" in matrices[0]
+  assert "SSIM hole, mean" in matrices[0]
+  first_row, second_row, mean_row = matrices[1].splitlines()[4:7]
+  assert first_row.startswith("| first ")
+  assert second_row.startswith(f"| {second} ")
+  figures = json.loads(output.read_text())
+  assert set(figures["models"]) == {"first", second}
+  above = figures["above_specialist"]
+  assert {name: set(row) for name, row in above.items()} == {
+    "first": {"random_block"},
+    second: {"center"},
+    "mean colour": {"center", "random_block"},
+  }
+  systems = figures["kinds"]["center"]["systems"]
+  means = {name: found["psnr_hole"]["mean"] for name, found in systems.items()}
+  expected = means[second] - means["first"]
+  np.testing.assert_allclose(above[second]["center"]["mean"], expected, rtol=1e-6)
+  assert f"{expected:.2f}" in second_row
+  assert mean_row.count("[") == 2
+
+
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
     (["--workdir", "nowhere"], "no checkpoint"),
+    (["--workdir", "name=nowhere"], "no checkpoint"),
     (["--batch-size", "0"], "at least 1"),
     (["--heads", "lin.pth"], "need --trunk"),
     (["--images", "nowhere"], "nowhere"),

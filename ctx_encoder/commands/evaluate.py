@@ -20,7 +20,7 @@ import dataclasses
 import json
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "--workdir",
     nargs="+",
     required=True,
-    help="folders of runs, as launch.py made them",
+    help="folders of runs, as launch.py made them; NAME=FOLDER to call one otherwise",
   )
   parser.add_argument(
     "--images",
@@ -194,7 +194,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
   """Loads runs, images and baselines; raises before anything expensive starts."""
   if args.batch_size < 1:
     raise ValueError(f"--batch-size must be at least 1, not {args.batch_size}.")
-  models = named([trained.load(workdir) for workdir in args.workdir])
+  models = load_runs(args.workdir)
   size = image_size(models)
   judge = None
   if args.trunk:
@@ -270,14 +270,27 @@ def as_json(summary) -> dict[str, Any]:
   }
 
 
-def named(models: list[trained.Trained]) -> dict[str, trained.Trained]:
-  """Returns {name: model}; runs of one name are told apart by their folders."""
-  names = [model.name for model in models]
+def load_runs(workdirs: Sequence[str]) -> dict[str, trained.Trained]:
+  """Returns {name: model} of folders, or of NAME=FOLDER to call a run otherwise.
+
+  Runs of one name are told apart by their folders.
+
+  Raises:
+    ValueError: two have one name.
+    FileNotFoundError, DamagedError: see `trained.load`.
+  """
+  runs = []
+  for text in workdirs:
+    name, equals, folder = text.partition("=")
+    given = bool(equals) and not Path(text).exists()
+    model = trained.load(folder if given else text)
+    runs.append((name if given else model.name, model))
+  names = [name for name, _ in runs]
   found = {}
-  for model in models:
-    unique = names.count(model.name) == 1
-    found[model.name if unique else f"{model.name} ({model.workdir.name})"] = model
-  if len(found) < len(models):
+  for name, model in runs:
+    unique = names.count(name) == 1
+    found[name if unique else f"{name} ({model.workdir.name})"] = model
+  if len(found) < len(runs):
     raise ValueError("--workdir names one run twice, or two of one name.")
   return found
 

@@ -131,7 +131,7 @@ def make_plan(args: argparse.Namespace) -> tuple[measure.Plan, str]:
   workdirs = [*args.runs, *args.workdir]
   if not workdirs:
     raise ValueError("Name the folder of a run, such as runs/photos_block.")
-  models = evaluate.named([trained.load(workdir) for workdir in workdirs])
+  models = evaluate.load_runs(workdirs)
   size = evaluate.image_size(models)
   own = next(iter(models.values()))
   whole = argparse.Namespace(images=args.images, all=args.all, max_images=0)
