@@ -23,7 +23,7 @@ from ctx_encoder.models import (
 )
 from ctx_encoder.optimizer import restrict
 from ctx_encoder.state import PyTree, TrainState, init_state
-from ctx_encoder.step import TrainStep, make_train_step
+from ctx_encoder.step import TrainStep, make_train_step, skip_nonfinite
 from ctx_encoder.task import Task
 
 
@@ -85,6 +85,8 @@ def run(
     grad_norms=config.log.grad_norms,
     axis_name=axis_name,
   )
+  if config.on_nonfinite == "skip":
+    train_step = skip_nonfinite(train_step)
   return Run(*networks, *optimizers, built, train_step)
 
 

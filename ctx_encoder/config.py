@@ -73,6 +73,12 @@ SCHEMA: dict[str, Any] = {
     "both networks from one pair of forward passes, or discriminator first",
     choices=("simultaneous", "alternating"),
   ),
+  "on_nonfinite": Field(
+    "stop",
+    "where a loss or parameter becomes infinite or not a number: end the run, or leave"
+    " that step out and count it",
+    choices=("stop", "skip"),
+  ),
   "ema_decay": Field(
     0.0,
     "decay of the averaged generator that is evaluated and used; 0 = off",

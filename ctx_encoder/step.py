@@ -216,6 +216,27 @@ def make_train_step(
   return step
 
 
+def skip_nonfinite(step: TrainStep) -> TrainStep:
+  """Returns a step that changes nothing where its outcome would not be finite.
+
+  Where a metric or an updated parameter would be infinite or not a number, all stays as
+  it was but the step's number. Its metrics have "skipped", 0 or 1, beside them.
+  """
+
+  def guarded(
+    state: TrainState, batch: Batch, key: jax.Array
+  ) -> tuple[TrainState, Metrics]:
+    after, measured = step(state, batch, key)
+    outcome = (measured, after.generator.params, after.discriminator.params)
+    finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(outcome)]
+    good = jnp.all(jnp.stack(finite))
+    kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), after, state)
+    skipped = 1 - good.astype(jnp.float32)
+    return kept.replace(step=after.step), measured | {"skipped": skipped}
+
+  return guarded
+
+
 def make_eval_step(
   generator: Generator, task: Task
 ) -> Callable[[Any, Batch, jax.Array], tuple[Metrics, dict[str, jax.Array]]]:

@@ -28,11 +28,13 @@ from ctx_encoder.state import (
   with_encoder,
 )
 from ctx_encoder.step import make_eval_step
+from ctx_encoder.workdir import claimed
 
 Say = Callable[[str], None]
 
 
 _magnitudes = jax.jit(magnitudes)
+_SKIPS_IN_A_ROW = 100
 
 
 class NonFiniteError(RuntimeError):
@@ -67,11 +69,16 @@ def train(config: ConfigDict, workdir: str | Path, *, say: Say = print) -> Outco
     ValueError: the configuration or the data is not usable, or the work directory
       belongs to another configuration.
     FileNotFoundError: there is no such data.
+    OSError: the work directory cannot be written to, or another run is at work there.
     NonFiniteError: a loss or a parameter became infinite or not a number.
   """
   started = time.time()
   configuration.validate(config)
-  workdir = Path(workdir).absolute()
+  with claimed(Path(workdir).absolute()) as folder:
+    return _train(config, folder, say, started)
+
+
+def _train(config: ConfigDict, workdir: Path, say: Say, started: float) -> Outcome:
   checkpoints = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep)
   resumed = checkpoints.latest() is not None
   as_json = json.loads(config.to_json_best_effort())
@@ -83,7 +90,6 @@ def train(config: ConfigDict, workdir: str | Path, *, say: Say = print) -> Outco
   images = inputs.images(config, say)
   feed.on_device(config, images.train)
   shapes = inputs.silhouettes(config)
-  workdir.mkdir(parents=True, exist_ok=True)
 
   epoch_steps = len(images.train) // config.batch_size
   total_steps = config.num_steps or config.num_epochs * epoch_steps
@@ -145,6 +151,8 @@ def train(config: ConfigDict, workdir: str | Path, *, say: Say = print) -> Outco
       say=say,
     )
     state, reason = loop.run(state, dispatches, interruption)
+    if loop.skips.total:
+      say(f"Steps skipped since their outcome was not finite: {loop.skips.total}.")
     if reason == "interrupted":
       loop.save(state)
       checkpoints.wait()
@@ -164,6 +172,36 @@ def train(config: ConfigDict, workdir: str | Path, *, say: Say = print) -> Outco
   return Outcome(int(state.step), total_steps, reason, results)
 
 
+@dataclasses.dataclass
+class Skips:
+  """Counts the steps that `step.skip_nonfinite` has left out since the start.
+
+  total: of them.
+  in_a_row: up to now.
+  """
+
+  total: int = 0
+  in_a_row: int = 0
+
+  def count(self, measured: dict[str, float]) -> bool:
+    """Takes "skipped" out of a step's metrics; returns whether it was left out.
+
+    Raises:
+      NonFiniteError: one hundred in a row were.
+    """
+    if not measured.pop("skipped", 0):
+      self.in_a_row = 0
+      return False
+    self.total += 1
+    self.in_a_row += 1
+    if self.in_a_row == _SKIPS_IN_A_ROW:
+      raise NonFiniteError(
+        f"{self.in_a_row} steps in a row were skipped: their losses or parameters were"
+        " not finite. A lower optimizer.learning_rate often helps."
+      )
+    return True
+
+
 @dataclasses.dataclass(frozen=True)
 class Loop:
   """What does not change while a run goes on, and what is done with its state."""
@@ -181,6 +219,7 @@ class Loop:
   epoch_steps: int
   started: float
   say: Say
+  skips: "Skips" = dataclasses.field(default_factory=lambda: Skips())
 
   def run(
     self,
@@ -241,10 +280,16 @@ class Loop:
       for values in zip(*table.values(), strict=True)
     ]
     for step, line in enumerate(lines, end - len(lines) + 1):
+      if self.skips.count(line):
+        self.history.append(self.position(step, seconds) | {"skipped": 1})
+        continue
       self.check_finite(line, step)
       if step % self.config.log.every_steps == 0 or step == 1:
         self.history.append(self.position(step, seconds) | line)
-    bar.set_postfix_str(_postfix(lines[-1], end / self.epoch_steps), refresh=False)
+    shown = _postfix(lines[-1], end / self.epoch_steps)
+    if self.skips.total:
+      shown += f", skipped {self.skips.total}"
+    bar.set_postfix_str(shown, refresh=False)
     bar.update(len(lines) * self.config.batch_size)
 
   def validate(self, state: TrainState, step: int, seconds: float) -> dict[str, float]:

@@ -44,6 +44,7 @@ TABLE = """
   history             tensorboard
   figures             numpy PIL matplotlib
   interruption
+  workdir
   huge_pages
   baselines           numpy cv2 skimage
 
@@ -58,7 +59,7 @@ TABLE = """
   perceptual          jax numpy : comparison intervals metrics models pixels weights
   trainer             jax numpy ml_collections tqdm
                       : build checkpoint compiler config data evaluate feed figures
-                        history inputs interruption sharding state step
+                        history inputs interruption sharding state step workdir
 
   report              jax numpy PIL matplotlib tqdm ml_collections
                       : build comparison config data history intervals masks nearest

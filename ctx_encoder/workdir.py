@@ -1,0 +1,74 @@
+"""A run's folder: it can be written to, and one run at a time writes to it."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+try:
+  import fcntl
+except ImportError:  # not on Windows, where nothing is locked
+  fcntl = None
+
+LOCK = "lock"
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[Path]:
+  """Makes a folder this process's own until the context ends.
+
+  The operating system ends the claim when the process ends, however that happens. A
+  folder that was made for it and is still empty then is taken away again.
+
+  Args:
+    folder: made if it is not there.
+
+  Raises:
+    OSError: it cannot be written to, or another process has claimed it.
+  """
+  path = folder / LOCK
+  made = _first_missing(folder)
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = path.open("a+")
+  except OSError as error:
+    raise OSError(
+      f"The work directory {folder} cannot be written to: {error.strerror}. Name"
+      " another with --workdir."
+    ) from error
+  with file:
+    _lock(file, folder)
+    try:
+      yield folder
+    finally:
+      if made and list(folder.iterdir()) == [path]:
+        path.unlink()
+        for empty in [folder, *folder.parents]:
+          empty.rmdir()
+          if empty == made:
+            break
+
+
+def _lock(file, folder: Path) -> None:
+  if fcntl is None:
+    return
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError as error:
+    file.seek(0)
+    owner = file.read().strip() or "unknown"
+    raise OSError(
+      f"Another run, process {owner}, is at work in {folder}."
+      " Wait for its end, or name another folder with --workdir."
+    ) from error
+  except OSError:
+    return  # a file system without locks
+  file.truncate(0)
+  file.write(str(os.getpid()))
+  file.flush()
+
+
+def _first_missing(folder: Path) -> Path | None:
+  """Returns the uppermost folder on the way to `folder` that is not there yet."""
+  missing = [path for path in (folder, *folder.parents) if not path.exists()]
+  return missing[-1] if missing else None
