@@ -83,6 +83,7 @@ def run(
     update_order=config.update_order,
     ema_decay=config.ema_decay,
     grad_norms=config.log.grad_norms,
+    accumulate=config.accumulate,
     axis_name=axis_name,
   )
   if config.on_nonfinite == "skip":

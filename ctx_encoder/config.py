@@ -63,6 +63,12 @@ SCHEMA: dict[str, Any] = {
   "name": Field("unnamed", "run name; the work directory defaults to runs/<name>"),
   "seed": Field(0, "seed of weights, order, masks, augmentation and dropout", low=0),
   "batch_size": Field(32, "images a step, over all devices", low=1),
+  "accumulate": Field(
+    1,
+    "parts that a batch is worked off in, one after the other, where it is larger than"
+    " memory; BatchNorm then sees a part at a time",
+    low=1,
+  ),
   "num_epochs": Field(200, "passes over the training images", low=1),
   "num_steps": Field(0, "steps in all; 0 = as many as num_epochs takes", low=0),
   "steps_per_dispatch": Field(
@@ -449,6 +455,15 @@ def _contradictions(config: config_dict.ConfigDict) -> list[str]:
   depth = config.discriminator.depth
   judged = size // 2 if config.discriminator.sees == "patch" else size
   checks = (
+    (
+      config.batch_size % config.accumulate,
+      f"'accumulate' ({config.accumulate}) must divide 'batch_size'"
+      f" ({config.batch_size})",
+    ),
+    (
+      config.accumulate > 1 and config.update_order == "alternating",
+      "'accumulate' above 1 needs 'update_order=simultaneous'",
+    ),
     (
       size & (size - 1),
       f"'data.image_size' must be a power of two, not {size};"

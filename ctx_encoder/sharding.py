@@ -22,11 +22,12 @@ def split(mesh: Mesh, axis: int = 0) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(*(None,) * axis, "data"))
 
 
-def check_batch_size(mesh: Mesh, batch_size: int) -> None:
-  """Raises ValueError unless every device gets the same share."""
-  if batch_size % mesh.size:
-    nearest = max(1, round(batch_size / mesh.size)) * mesh.size
+def check_batch_size(mesh: Mesh, batch_size: int, accumulate: int = 1) -> None:
+  """Raises ValueError unless every device gets the same share of every part."""
+  shares = mesh.size * accumulate
+  if batch_size % shares:
+    parts = f" times accumulate ({accumulate})" if accumulate > 1 else ""
     raise ValueError(
-      f"batch_size ({batch_size}) must be a multiple of the {mesh.size} devices;"
-      f" nearest: {nearest}."
+      f"batch_size ({batch_size}) must be a multiple of the {mesh.size} devices{parts};"
+      f" nearest: {max(1, round(batch_size / shares)) * shares}."
     )

@@ -6,7 +6,7 @@ and normalising happen here, on the device.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,7 @@ def make_train_step(
   update_order: str = "simultaneous",
   ema_decay: float = 0.0,
   grad_norms: bool = False,
+  accumulate: int = 1,
   axis_name: str | None = None,
 ) -> TrainStep:
   """Returns `step(state, batch, key) -> (state, metrics)`, to be jitted or pmapped.
@@ -54,6 +55,9 @@ def make_train_step(
       generator against the new one.
     ema_decay: decay of `state.average`; 0 = it is None.
     grad_norms: whether to measure the gradients' norms.
+    accumulate: parts that a batch is worked off in, one after the other, for batches
+      that are larger than memory; it must divide their size. The gradients are those of
+      the whole, but batch statistics are each part's own.
     axis_name: the axis of `jax.pmap`, if that is what runs the step. Gradients,
       statistics and metrics are averaged over it.
 
@@ -64,6 +68,11 @@ def make_train_step(
   if update_order not in ("simultaneous", "alternating"):
     raise ValueError(
       f"update_order must be simultaneous or alternating, not {update_order!r}."
+    )
+  if accumulate > 1 and update_order == "alternating":
+    raise ValueError(
+      "Gradients are accumulated with update_order=simultaneous alone: the generator's"
+      " gradient would need the discriminator's update of all parts."
     )
   adversarial = task.uses("adversarial")
   if axis_name:
@@ -87,11 +96,9 @@ def make_train_step(
     )
     return logits, changed["batch_stats"]
 
-  def step(
-    state: TrainState, batch: Batch, key: jax.Array
-  ) -> tuple[TrainState, Metrics]:
-    key = jax.random.fold_in(key, state.step)
-    position = _positions(batch["image"].shape[0], axis_name)
+  def differentiate(
+    state: TrainState, batch: Batch, key: jax.Array, position: jax.Array
+  ) -> _Gradients:
     examples = _training_examples(task, batch, key, position)
     dropout_keys = _example_keys(_stream(key, "dropout"), position)
 
@@ -129,7 +136,7 @@ def make_train_step(
       return losses.combine(terms, task.loss_weights, state.step)
 
     measured: Metrics = {}
-    judged = state.discriminator
+    judged, grads_judge, stats = state.discriminator, None, None
     logits_fake = None
     if adversarial:
       # The discriminator's update: the outputs are constants to it.
@@ -150,7 +157,7 @@ def make_train_step(
         logits_real, logits_fake
       )
       (grads_real,), (grads_fake, _) = pull_real(to_real), pull_fake(to_fake)
-      grads = jax.tree.map(jnp.add, grads_real, grads_fake)
+      grads_judge = jax.tree.map(jnp.add, grads_real, grads_fake)
       if task.r1:
 
         def penalty(params):
@@ -160,18 +167,18 @@ def make_train_step(
           )
 
         measured["loss/r1"], slopes = jax.value_and_grad(penalty)(params)
-        grads = jax.tree.map(lambda g, slope: g + task.r1 * slope, grads, slopes)
-      grads = average(grads)
-      judged = descend(judged, grads, stats, discriminator_optimizer)
+        grads_judge = jax.tree.map(
+          lambda g, slope: g + task.r1 * slope, grads_judge, slopes
+        )
       measured["loss/discriminator"] = loss
       for name, logits in (("real", logits_real), ("fake", logits_fake)):
         if task.game == "bce":
           measured[f"probability/{name}"] = jnp.mean(jax.nn.sigmoid(logits))
         else:  # no other game's logits are those of a probability
           measured[f"logits/{name}"] = jnp.mean(logits)
-      if grad_norms:
-        measured["grad_norm/discriminator"] = optax.tree.norm(grads)
       if update_order == "alternating":
+        grads_judge = average(grads_judge)
+        judged = descend(judged, grads_judge, stats, discriminator_optimizer)
         logits_fake, pull_images, _ = jax.vjp(
           lambda images: judge(judged.params, judged.batch_stats, images),
           images_fake,
@@ -196,24 +203,119 @@ def make_train_step(
       objective, argnums=(0, 1), has_aux=True
     )(outputs, logits_fake)
     (grads,) = pull_generator(to_outputs + pull_logits(to_logits))
-    grads = average(grads)
-    generating = descend(state.generator, grads, generator_stats, generator_optimizer)
-    measured |= terms | {"loss/total": total}
+    completed = task.completed(outputs, examples)
+    psnr = metrics.psnr(
+      completed, examples.scale.restore(examples.targets), examples.mask
+    )
+    measured |= terms | {"loss/total": total, "psnr_hole": jnp.mean(psnr)}
+    return _Gradients(grads, generator_stats, grads_judge, stats, judged, measured)
+
+  def step(
+    state: TrainState, batch: Batch, key: jax.Array
+  ) -> tuple[TrainState, Metrics]:
+    key = jax.random.fold_in(key, state.step)
+    position = _positions(batch["image"].shape[0], axis_name)
+    if accumulate == 1:
+      found = differentiate(state, batch, key, position)
+    else:
+      found = _accumulated(differentiate, state, batch, key, position, accumulate)
+    grads, grads_judge = average((found.generator, found.discriminator))
+    generating = descend(
+      state.generator, grads, found.generator_stats, generator_optimizer
+    )
+    judged, measured = found.judged, found.measured
+    if adversarial and update_order == "simultaneous":
+      judged = descend(
+        judged, grads_judge, found.discriminator_stats, discriminator_optimizer
+      )
     if grad_norms:
       measured["grad_norm/generator"] = optax.tree.norm(grads)
-    completed = task.completed(outputs, examples)
-    measured["psnr_hole"] = jnp.mean(
-      metrics.psnr(completed, examples.scale.restore(examples.targets), examples.mask)
-    )
-    state = TrainState(
+      if adversarial:
+        measured["grad_norm/discriminator"] = optax.tree.norm(grads_judge)
+    after = TrainState(
       step=state.step + 1,
       generator=generating,
       discriminator=judged,
       average=_move(state.average, generating.params, state.step, ema_decay),
     )
-    return state, average(measured)
+    return after, average(measured)
 
   return step
+
+
+class _Gradients(NamedTuple):
+  """What one pass over a batch, or a part of it, gives.
+
+  generator, discriminator: gradients of the two networks' parameters; those of the
+    discriminator, and its statistics, are None where it is not trained.
+  generator_stats, discriminator_stats: running statistics after it.
+  judged: the discriminator that the generator was held against: before its update, or
+    with update_order=alternating behind it.
+  measured: metrics.
+  """
+
+  generator: Any
+  generator_stats: Any
+  discriminator: Any
+  discriminator_stats: Any
+  judged: NetworkState
+  measured: Metrics
+
+
+def _accumulated(
+  differentiate: Callable[..., _Gradients],
+  state: TrainState,
+  batch: Batch,
+  key: jax.Array,
+  position: jax.Array,
+  parts: int,
+) -> _Gradients:
+  """Returns the mean over the parts of a batch, each seeing the last one's statistics.
+
+  Parts are taken in strides, so that each is spread over all devices as the whole is.
+  """
+  size = position.shape[0]
+  if size % parts:
+    raise ValueError(f"A batch of {size} cannot be worked off in {parts} equal parts.")
+
+  def in_parts(x):
+    return x.reshape(size // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+
+  def one(statistics, part):
+    generator_stats, discriminator_stats = statistics
+    current = state.replace(
+      generator=state.generator.replace(batch_stats=generator_stats),
+      discriminator=state.discriminator.replace(batch_stats=discriminator_stats),
+    )
+    found = differentiate(current, part[0], key, part[1])
+    if found.discriminator is not None:
+      discriminator_stats = found.discriminator_stats
+    grads = found.generator, found.discriminator, found.measured
+    return (found.generator_stats, discriminator_stats), grads
+
+  statistics = state.generator.batch_stats, state.discriminator.batch_stats
+  split = jax.tree.map(in_parts, (dict(batch), position))
+  first = jax.tree.map(lambda x: x[0], split)
+  rest = jax.tree.map(lambda x: x[1:], split)
+  statistics, total = one(statistics, first)
+
+  def add(carry, part):
+    statistics, total = carry
+    statistics, found = one(statistics, part)
+    return (statistics, jax.tree.map(jnp.add, total, found)), None
+
+  # XLA's CPU backend runs loops on one thread.
+  unroll = parts - 1 if jax.default_backend() == "cpu" else 1
+  (statistics, total), _ = lax.scan(add, (statistics, total), rest, unroll=unroll)
+  generator, discriminator, measured = jax.tree.map(lambda x: x / parts, total)
+  return _Gradients(
+    generator,
+    statistics[0],
+    discriminator,
+    statistics[1],
+    state.discriminator,
+    measured,
+  )
 
 
 def skip_nonfinite(step: TrainStep) -> TrainStep:

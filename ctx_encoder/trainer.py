@@ -86,7 +86,7 @@ def _train(config: ConfigDict, workdir: Path, say: Say, started: float) -> Outco
     before = configuration.from_saved(checkpoints.read_config())
     check_config(json.loads(before.to_json_best_effort()), as_json)
   mesh = sharding.data_mesh()
-  sharding.check_batch_size(mesh, config.batch_size)
+  sharding.check_batch_size(mesh, config.batch_size, config.accumulate)
   images = inputs.images(config, say)
   feed.on_device(config, images.train)
   shapes = inputs.silhouettes(config)

@@ -253,6 +253,16 @@ def test_every_problem_is_named_at_once():
       {"loss_weights__adversarial": 1.0},
     ),
     (
+      {"accumulate": 3},
+      "'accumulate' (3) must divide 'batch_size' (32)",
+      {"batch_size": 33},
+    ),
+    (
+      {"accumulate": 2, "update_order": "alternating"},
+      "'accumulate' above 1 needs 'update_order=simultaneous'",
+      {"update_order": "simultaneous"},
+    ),
+    (
       {"model__skips": True},
       "'model.skips' needs 'model.generator=monet'",
       {"model__generator": "monet"},

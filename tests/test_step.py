@@ -725,3 +725,66 @@ def test_an_exact_answer_has_the_highest_psnr():
   for region in ("hole", "image", "patch"):
     assert_close(measured[f"psnr_{region}"], np.full(BATCH, 100.0), 1e-6)
     assert_close(measured[f"l1_{region}"], np.zeros(BATCH), 1e-6)
+
+
+# Batches in parts
+
+
+class Plain(nn.Module):
+  """A generator and a discriminator without BatchNorm: each pixel by itself."""
+
+  features: int
+
+  @nn.compact
+  def __call__(self, x, *, train=False, keys=None, features=False):
+    hidden = nn.tanh(nn.Dense(5)(x))
+    if keys is not None and train:
+      noise = jax.vmap(lambda key: jax.random.normal(key, (5,)))(keys)
+      hidden = hidden + noise[:, None, None]
+    self.variable("batch_stats", "seen", jnp.zeros, ()).value += 1.0
+    return nn.Dense(self.features)(hidden)
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_parts_of_a_batch_give_the_gradients_of_the_whole(parts):
+  task = make_task(sample_mask=masks.make_sampler("random_block", SIZE), r1=0.1)
+  generator, discriminator = Plain(3), Plain(1)
+  x = jnp.zeros((1, SIZE, SIZE, 3))
+
+  def network(module, seed):
+    variables = module.init(jax.random.key(seed), x)
+    params = variables["params"]
+    return NetworkState(params, variables["batch_stats"], SGD.init(params))
+
+  state = TrainState(
+    jnp.zeros((), jnp.int32), network(generator, 0), network(discriminator, 1), None
+  )
+  batch = tiny.batch(4)
+
+  def after(accumulate):
+    step = make_train_step(
+      generator, discriminator, SGD, SGD, task, grad_norms=True, accumulate=accumulate
+    )
+    return jax.jit(step)(state, batch, KEY)
+
+  (whole, measured), (in_parts, measured_in_parts) = after(1), after(parts)
+  for name in ("generator", "discriminator"):
+    one, other = getattr(whole, name), getattr(in_parts, name)
+    assert_close(other.params, one.params, 1e-5)
+    moved = jax.tree.map(
+      lambda a, b: float(jnp.abs(a - b).max()), one.params, getattr(state, name).params
+    )
+    assert max(jax.tree.leaves(moved)) > 1e-4
+  assert_close(measured_in_parts, measured, 1e-5)
+  # The running statistics have seen one part after the other.
+  seen = in_parts.generator.batch_stats["seen"] - state.generator.batch_stats["seen"]
+  assert seen == parts
+
+
+def test_parts_that_cannot_be():
+  task = make_task()
+  with pytest.raises(ValueError, match="update_order=simultaneous alone"):
+    recorders(task, accumulate=2, update_order="alternating")
+  step, state = recorders(task, accumulate=3, remember=False)
+  with pytest.raises(ValueError, match=f"batch of {BATCH} cannot .* 3 equal parts"):
+    step(state, tiny.batch(BATCH), KEY)
