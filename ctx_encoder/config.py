@@ -85,6 +85,11 @@ SCHEMA: dict[str, Any] = {
     " that step out and count it",
     choices=("stop", "skip"),
   ),
+  "sharding": Field(
+    "replicated",
+    "on several devices: a copy of parameters and optimiser state on each, or split",
+    choices=("replicated", "sharded"),
+  ),
   "ema_decay": Field(
     0.0,
     "decay of the averaged generator that is evaluated and used; 0 = off",

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Generator
+from typing import Any
 
 import jax
 import numpy as np
@@ -27,16 +28,19 @@ def dispatches(
   key: jax.Array,
   mesh: Mesh,
   *,
+  state_sharding: Any,
   start: int,
   stop: int,
 ) -> Generator[tuple[int, Dispatch], None, None]:
   """Yields (the step that is reached, the dispatch that reaches it) until `stop`.
 
   A step's batch is a function of (config.seed, step) alone, wherever the images are.
-  Close the iterator to end its background threads.
+  The state comes and goes as `state_sharding` says. Close the iterator to end its
+  background threads.
   """
   feed = _from_device if on_device(config, examples) else _from_host
-  return feed(config, step_function, examples, key, mesh, start, stop)
+  place = mesh, state_sharding
+  return feed(config, step_function, examples, key, *place, start, stop)
 
 
 def on_device(config: ConfigDict, examples: data.Examples) -> bool:
@@ -55,9 +59,11 @@ def on_device(config: ConfigDict, examples: data.Examples) -> bool:
   return examples.images is not None and examples.nbytes <= room
 
 
-def _from_device(config, step_function, examples, key, mesh, start, stop):
+def _from_device(
+  config, step_function, examples, key, mesh, state_sharding, start, stop
+):
   per_call = config.steps_per_dispatch or (1 if jax.default_backend() == "cpu" else 8)
-  compiled = _compiled(make_dispatch(step_function))
+  compiled = _compiled(make_dispatch(step_function), state_sharding)
   images, ids = jax.device_put(
     (examples.images, examples.ids), sharding.replicated(mesh)
   )
@@ -78,12 +84,12 @@ def _from_device(config, step_function, examples, key, mesh, start, stop):
     step = end
 
 
-def _from_host(config, step_function, examples, key, mesh, start, stop):
+def _from_host(config, step_function, examples, key, mesh, state_sharding, start, stop):
   def one(state, batch, key):
     state, measured = step_function(state, batch, key)
     return state, {name: value[None] for name, value in measured.items()}
 
-  compiled = _compiled(one)
+  compiled = _compiled(one, state_sharding)
   batches = data.train_batches(
     examples,
     batch_size=config.batch_size,
@@ -97,7 +103,11 @@ def _from_host(config, step_function, examples, key, mesh, start, stop):
       yield step + 1, lambda state, batch=batch: compiled(state, batch, key)
 
 
-def _compiled(function):
+def _compiled(function, state_sharding):
   """Jitted; the state that comes in gives its memory to the one that goes out."""
-  options = compiler.options()
-  return jax.jit(function, donate_argnums=0, compiler_options=options)
+  return jax.jit(
+    function,
+    donate_argnums=0,
+    out_shardings=(state_sharding, None),
+    compiler_options=compiler.options(),
+  )

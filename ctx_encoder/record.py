@@ -20,13 +20,18 @@ Record = dict[str, Any]
 _NAME = "record.json"
 
 # What may differ between two runs in one work directory. These fields say where data
-# lies and how it is read, how long to train, what is reported and when; none of them
-# changes the networks, the losses or the order of the batches.
+# and weights lie and how they are read, how long to train and on what devices, what is
+# reported and when; none of them changes the networks, the losses or the order of the
+# batches.
 MAY_CHANGE = (
   "name",
   "num_epochs",
   "num_steps",
   "steps_per_dispatch",
+  "on_nonfinite",
+  "sharding",
+  "model.encoder_weights",
+  "style.path",
   "data.path",
   "data.data_dir",
   "data.download",

@@ -102,19 +102,23 @@ def _train(config: ConfigDict, workdir: Path, say: Say, started: float) -> Outco
     config, total_steps=total_steps, mean_color=extra["mean_color"], shapes=shapes
   )
   encoder = None if resumed else build.encoder_params(config)
+
+  def init() -> TrainState:
+    return run.init(config.seed, average=config.ema_decay > 0)
+
+  abstract = jax.eval_shape(init)
+  state_sharding = sharding.of_state(mesh, abstract, config.sharding)
   create = jax.jit(
-    lambda: run.init(config.seed, average=config.ema_decay > 0),
-    out_shardings=sharding.replicated(mesh),
-    compiler_options=compiler.RUNS_ONCE,
+    init, out_shardings=state_sharding, compiler_options=compiler.RUNS_ONCE
   )
 
   def restore(step: int | None = None) -> TrainState:
-    whole = sharding.replicated(mesh)
-    abstract = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
-      jax.eval_shape(create),
+    placed = jax.tree.map(
+      lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+      abstract,
+      state_sharding,
     )
-    return checkpoints.restore(abstract, step)[0]
+    return checkpoints.restore(placed, step)[0]
 
   state = restore() if resumed else create()
   if encoder is not None:
@@ -129,7 +133,14 @@ def _train(config: ConfigDict, workdir: Path, say: Say, started: float) -> Outco
     Interruption() as interruption,
     contextlib.closing(
       feed.dispatches(
-        config, run.train_step, images.train, key, mesh, start=step, stop=total_steps
+        config,
+        run.train_step,
+        images.train,
+        key,
+        mesh,
+        state_sharding=state_sharding,
+        start=step,
+        stop=total_steps,
       )
     ) as dispatches,
   ):
