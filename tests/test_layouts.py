@@ -92,8 +92,8 @@ def test_a_run_goes_on_in_another_layout(compilation_cache, photographs, tmp_pat
   assert "Resuming at step 2 of 4" in train(1, "sharded", tmp_path / "moved", 4)
   assert "Resuming at step 4 of 6" in train(4, "replicated", tmp_path / "moved", 6)
   uncut, moved = (
-    [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").open()]
-    for name in ("uncut", "moved")
+    [json.loads(line) for line in path.read_text().splitlines()]
+    for path in (tmp_path / "uncut/metrics.jsonl", tmp_path / "moved/metrics.jsonl")
   )
   assert moved[-1]["step"] == 6
   for name in ("eval/psnr_hole", "eval/loss/reconstruction"):
