@@ -30,6 +30,17 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Folder of the run; runs/<name of the configuration> by default."
 )
+_DISTRIBUTED = flags.DEFINE_bool(
+  "distributed",
+  False,
+  "This is one of several processes that train together. Slurm, Open MPI, Cloud TPU and"
+  " Kubernetes jobs tell JAX which one; elsewhere give the next three.",
+)
+_COORDINATOR = flags.DEFINE_string(
+  "coordinator", None, "HOST:PORT of process 0, which the others can reach."
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this one, from 0.")
 
 
 def main(argv: list[str]) -> None:
@@ -51,9 +62,33 @@ def main(argv: list[str]) -> None:
   jax.config.update("jax_compilation_cache_dir", str(workdir.absolute() / "cache"))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
   try:
+    join()
     trainer.train(config, workdir)
   except (ValueError, OSError, trainer.NonFiniteError) as error:
     fail(error)
+
+
+def join() -> None:
+  """Meets the other processes, if there are any."""
+  import jax
+
+  given = {
+    "coordinator_address": _COORDINATOR.value,
+    "num_processes": _NUM_PROCESSES.value,
+    "process_id": _PROCESS_ID.value,
+  }
+  missing = [name for name, value in given.items() if value is None]
+  if not _DISTRIBUTED.value and len(missing) == len(given):
+    return
+  if 0 < len(missing) < len(given):
+    raise ValueError(
+      "--coordinator, --num_processes and --process_id go together; or give none of"
+      " them, and --distributed, where the cluster tells."
+    )
+  try:
+    jax.distributed.initialize(**given)
+  except (RuntimeError, ValueError) as error:
+    raise ValueError(f"The processes do not meet: {error}") from error
 
 
 def parse_flags(argv: list[str]) -> list[str]:

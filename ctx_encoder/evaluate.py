@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ctx_encoder import baselines, data, metrics, pixels
+from ctx_encoder import baselines, data, metrics, pixels, sharding
 
 EvalStep = Callable[..., tuple[dict[str, jax.Array], dict[str, jax.Array]]]
 Means = dict[str, float]
@@ -31,10 +31,10 @@ def evaluate(
     variables: of the generator.
     examples: images to complete.
     key: PRNG key of the masks.
-    batch_size: images a call; it does not change the result.
+    batch_size: images a call, over all processes; it does not change the result.
   """
   total = _Mean()
-  for batch in data.validation_batches(examples, batch_size=batch_size):
+  for batch in _batches(examples, batch_size):
     measured, _ = eval_step(variables, _inputs(batch), key)
     total.add(measured, batch["weight"])
   return total.means()
@@ -55,7 +55,7 @@ def compare(
   """
   systems = baselines.available()
   totals = {name: _Mean() for name in (*systems, MODEL)}
-  for batch in data.validation_batches(examples, batch_size=batch_size):
+  for batch in _batches(examples, batch_size):
     measured, images = eval_step(variables, _inputs(batch), key)
     totals[MODEL].add(measured, batch["weight"])
     originals = np.asarray(pixels.to_uint8(images["original"]))
@@ -122,7 +122,22 @@ class _Mean:
     self._weight += float(weight.sum())
 
   def means(self) -> Means:
-    return {name: value / self._weight for name, value in self._sums.items()}
+    """Returns the means over what all processes have added."""
+    sums = sharding.sum_over_processes([*self._sums.values(), self._weight])
+    return {
+      name: value / sums[-1] for name, value in zip(self._sums, sums, strict=False)
+    }
+
+
+def _batches(examples: data.Examples, batch_size: int):
+  """Returns this process's share of the batches; all processes get equally many."""
+  count = jax.process_count()
+  return data.validation_batches(
+    examples,
+    batch_size=-(-batch_size // count) * count,
+    process_index=jax.process_index(),
+    process_count=count,
+  )
 
 
 def _inputs(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -35,8 +35,8 @@ def dispatches(
   """Yields (the step that is reached, the dispatch that reaches it) until `stop`.
 
   A step's batch is a function of (config.seed, step) alone, wherever the images are.
-  The state comes and goes as `state_sharding` says. Close the iterator to end its
-  background threads.
+  The key is on all devices of the mesh; the state comes and goes as `state_sharding`
+  says. Close the iterator to end its background threads.
   """
   feed = _from_device if on_device(config, examples) else _from_host
   place = mesh, state_sharding
@@ -64,9 +64,7 @@ def _from_device(
 ):
   per_call = config.steps_per_dispatch or (1 if jax.default_backend() == "cpu" else 8)
   compiled = _compiled(make_dispatch(step_function), state_sharding)
-  images, ids = jax.device_put(
-    (examples.images, examples.ids), sharding.replicated(mesh)
-  )
+  images, ids = sharding.put(mesh, (examples.images, examples.ids))
   epoch_steps = len(examples) // config.batch_size
   step = start
   while step < stop:
@@ -79,7 +77,8 @@ def _from_device(
       data.batch_indices(len(examples), config.batch_size, config.seed, at)
       for at in range(step, end)
     ]
-    rows = jax.device_put(np.stack(rows), sharding.split(mesh, axis=1))
+    mine = np.split(np.stack(rows), jax.process_count(), axis=1)[jax.process_index()]
+    rows = sharding.put(mesh, mine, axis=1)
     yield end, lambda state, rows=rows: compiled(state, images, ids, rows, key)
     step = end
 
@@ -95,11 +94,13 @@ def _from_host(config, step_function, examples, key, mesh, state_sharding, start
     batch_size=config.batch_size,
     seed=config.seed,
     start_step=start,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
     loader=config.data.loader,
   )
   with contextlib.closing(batches):
     for step in range(start, stop):
-      batch = jax.device_put(next(batches), sharding.split(mesh))
+      batch = sharding.put(mesh, next(batches), axis=0)
       yield step + 1, lambda state, batch=batch: compiled(state, batch, key)
 
 

@@ -19,9 +19,19 @@ class History:
     tensorboard: whether to write event files too, if TensorBoard is installed.
   """
 
-  def __init__(self, workdir: Path, *, up_to_step: int = 0, tensorboard: bool = True):
+  def __init__(
+    self,
+    workdir: Path,
+    *,
+    up_to_step: int = 0,
+    tensorboard: bool = True,
+    write: bool = True,
+  ):
     self.path = Path(workdir) / "metrics.jsonl"
     self.lines = [line for line in read(self.path) if line["step"] <= up_to_step]
+    self._file = self._writer = None
+    if not write:
+      return
     new = self.path.with_suffix(".new")
     new.write_text("".join(map(_encode, self.lines)))
     new.replace(self.path)
@@ -31,8 +41,9 @@ class History:
   def append(self, line: Mapping[str, Any]) -> None:
     """Adds one line; it must have "step"."""
     self.lines.append(dict(line))
-    self._file.write(_encode(line))
-    self._file.flush()
+    if self._file:
+      self._file.write(_encode(line))
+      self._file.flush()
     if self._writer:
       for name, value in line.items():
         if name != "step":
@@ -47,7 +58,8 @@ class History:
     return self.lines[-1].get("seconds", 0.0) if self.lines else 0.0
 
   def close(self) -> None:
-    self._file.close()
+    if self._file:
+      self._file.close()
     if self._writer:
       self._writer.close()
 

@@ -1,8 +1,11 @@
-"""One batch over all devices: examples split, state copied or split too."""
+"""One batch over all devices and processes: examples split, state copied or split."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 _SMALLEST_SPLIT = 2**14
@@ -24,6 +27,49 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def split(mesh: Mesh, axis: int = 0) -> NamedSharding:
   """Returns the sharding of arrays whose `axis` is split over the devices."""
   return NamedSharding(mesh, PartitionSpec(*(None,) * axis, "data"))
+
+
+def put(mesh: Mesh, tree: Any, axis: int | None = None) -> Any:
+  """Lays arrays of the host on the devices of all processes.
+
+  Args:
+    mesh: the devices.
+    tree: NumPy arrays. Without an axis every process has the same ones; with one, each
+      has its contiguous part along it, in the order of the processes.
+    axis: to split them along, None = a copy for every device.
+  """
+  place = replicated(mesh) if axis is None else split(mesh, axis)
+  if jax.process_count() == 1:
+    return jax.device_put(tree, place)
+  return jax.tree.map(
+    lambda x: jax.make_array_from_process_local_data(place, np.asarray(x)), tree
+  )
+
+
+def local(mesh: Mesh, tree: Any) -> Any:
+  """Returns arrays as this process can use them by itself, whole."""
+  if jax.process_count() == 1:
+    return tree
+  return jax.device_get(jax.jit(lambda x: x, out_shardings=replicated(mesh))(tree))
+
+
+def sum_over_processes(values: Sequence[float]) -> list[float]:
+  """Returns the sums over all processes, in float64."""
+  if jax.process_count() == 1:
+    return list(values)
+  # As two float32 each, since JAX has no more: their sum has 48 bits.
+  exact = np.asarray(values, np.float64)
+  high = exact.astype(np.float32)
+  low = (exact - high).astype(np.float32)
+  parts = multihost_utils.process_allgather(np.stack([high, low]))
+  return np.asarray(parts, np.float64).sum(axis=(0, 1)).tolist()
+
+
+def any_process(flag: bool) -> bool:
+  """Returns whether any process says so; all must ask at the same time."""
+  if jax.process_count() == 1:
+    return flag
+  return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
 
 
 def of_state(mesh: Mesh, state: Any, strategy: str) -> Any:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import json
 import math
 import sys
@@ -35,6 +34,11 @@ Say = Callable[[str], None]
 
 _magnitudes = jax.jit(magnitudes)
 _SKIPS_IN_A_ROW = 100
+_STEPS_BETWEEN_QUESTIONS = 10  # of several processes, whether one was asked to stop
+
+
+def _first_process() -> bool:
+  return jax.process_index() == 0
 
 
 class NonFiniteError(RuntimeError):
@@ -74,7 +78,10 @@ def train(config: ConfigDict, workdir: str | Path, *, say: Say = print) -> Outco
   """
   started = time.time()
   configuration.validate(config)
-  with claimed(Path(workdir).absolute()) as folder:
+  folder = Path(workdir).absolute()
+  if not _first_process():  # the first one writes and speaks for all
+    return _train(config, folder, lambda text: None, started)
+  with claimed(folder):
     return _train(config, folder, say, started)
 
 
@@ -127,16 +134,21 @@ def _train(config: ConfigDict, workdir: Path, say: Say, started: float) -> Outco
   if resumed:
     say(f"Resuming at step {step} of {total_steps} from {workdir}.")
   key = jax.random.key(config.seed)
+  everywhere = jax.jit(
+    lambda: jax.random.key(config.seed), out_shardings=sharding.replicated(mesh)
+  )()
   with (
     checkpoints,
-    contextlib.closing(History(workdir, up_to_step=step)) as history,
+    contextlib.closing(
+      History(workdir, up_to_step=step, write=_first_process())
+    ) as history,
     Interruption() as interruption,
     contextlib.closing(
       feed.dispatches(
         config,
         run.train_step,
         images.train,
-        key,
+        everywhere,
         mesh,
         state_sharding=state_sharding,
         start=step,
@@ -153,7 +165,9 @@ def _train(config: ConfigDict, workdir: Path, say: Say, started: float) -> Outco
       eval_step=jax.jit(
         make_eval_step(run.generator, run.task), compiler_options=compiler.options()
       ),
-      inference_variables=functools.partial(inference_variables, run.generator),
+      inference_variables=lambda state: sharding.local(
+        mesh, inference_variables(run.generator, state)
+      ),
       key=key,
       saved={"config": as_json, "extra": extra},
       total_steps=total_steps,
@@ -265,11 +279,11 @@ class Loop:
         pending[end] = measured
         if step == first:
           settle()
-          bar.write(f"First step after {time.time() - self.started:.1f} s.", sys.stderr)
+          self.tell(bar, f"First step after {time.time() - self.started:.1f} s.")
         if end % eval_steps == 0 or end >= self.total_steps:
           settle()
           metrics = self.validate(state, end, before + time.time() - began)
-          bar.write(self.validation_line(metrics, end), sys.stderr)
+          self.tell(bar, self.validation_line(metrics, end))
           if end >= self.total_steps:
             return state, "finished"
           if self.patience_is_over():
@@ -277,11 +291,18 @@ class Loop:
         elif save_steps and end // save_steps > step // save_steps:
           settle()
           self.save(state)
-        if interruption.requested:
+        if self.asked_to_stop(interruption, step, end):
           settle()
           return state, "interrupted"
         step = end
     raise AssertionError("The batches ended before the run.")
+
+  def asked_to_stop(self, interruption: Interruption, before: int, now: int) -> bool:
+    """Returns whether all processes shall stop here, as one of them was asked to."""
+    every = 1 if jax.process_count() == 1 else _STEPS_BETWEEN_QUESTIONS
+    if now // every == before // every:
+      return False
+    return sharding.any_process(interruption.requested)
 
   def log(self, end: int, measured: Any, seconds: float, bar: tqdm) -> None:
     """Writes the metrics of the steps up to `end`; raises if they are not finite."""
@@ -312,20 +333,8 @@ class Loop:
         self.eval_step, variables, self.validation, self.key, batch_size=size
       )
       metrics = {f"eval/{name}": value for name, value in means.items()}
-      rows = evaluate.show(
-        self.eval_step,
-        variables,
-        self.validation,
-        self.key,
-        count=self.config.eval.grid_images,
-        batch_size=size,
-      )
-      pictures = self.workdir / "images"
-      pictures.mkdir(exist_ok=True)
-      figures.save_png(
-        pictures / f"step_{step:07d}.png",
-        figures.grid(rows, column_labels=("original", "masked", "completed")),
-      )
+      if _first_process():
+        self.draw_examples(variables, step)
     self.history.append(self.position(step, seconds) | metrics)
     self.draw_curves()
     self.save(state, metrics)
@@ -347,7 +356,9 @@ class Loop:
     names = [name for name in results if name != evaluate.MODEL]
     self.draw_curves({name: results[name]["psnr_hole"] for name in names})
     written = {"step": step, "images": len(self.validation), "results": results}
-    (self.workdir / "results.json").write_text(json.dumps(written, indent=1) + "\n")
+    if _first_process():
+      path = self.workdir / "results.json"
+      path.write_text(json.dumps(written, indent=1) + "\n")
     self.say(
       f"On {len(self.validation)} validation images, the best step being {step}:\n"
       f"{evaluate.table(results)}\n"
@@ -360,7 +371,25 @@ class Loop:
     self.check_finite(_magnitudes(state), int(state.step))
     self.checkpoints.save(int(state.step), state, metrics=metrics, **self.saved)
 
+  def draw_examples(self, variables: Any, step: int) -> None:
+    rows = evaluate.show(
+      self.eval_step,
+      variables,
+      self.validation,
+      self.key,
+      count=self.config.eval.grid_images,
+      batch_size=self.eval_batch_size,
+    )
+    pictures = self.workdir / "images"
+    pictures.mkdir(exist_ok=True)
+    figures.save_png(
+      pictures / f"step_{step:07d}.png",
+      figures.grid(rows, column_labels=("original", "masked", "completed")),
+    )
+
   def draw_curves(self, references: dict[str, float] | None = None) -> None:
+    if not _first_process():
+      return
     figures.curves(
       self.workdir / "curves.png",
       self.history.lines,
@@ -399,6 +428,11 @@ class Loop:
       " A lower optimizer.learning_rate often helps."
     )
 
+  def tell(self, bar: tqdm, text: str) -> None:
+    """Writes a line above the bar."""
+    if _first_process():
+      bar.write(text, sys.stderr)
+
   def progress_bar(self, step: int) -> tqdm:
     size = self.config.batch_size
     return tqdm(
@@ -407,6 +441,7 @@ class Loop:
       unit="img",
       unit_scale=True,
       dynamic_ncols=True,
+      disable=not _first_process(),
       mininterval=0.2 if sys.stderr.isatty() else 30,
     )
 

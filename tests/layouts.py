@@ -1,9 +1,10 @@
 """Makes the same steps in a layout of devices, and writes what came of it.
 
   python layouts.py LAYOUT OUTPUT
-  python layouts.py train STRATEGY PICTURES WORKDIR STEPS
+  python layouts.py train STRATEGY PICTURES WORKDIR STEPS [PLACEMENT ADDRESS PROCESS]
 
-Layouts: one, jit, sharded (all devices of the process), pmap. "train" is a whole run.
+Layouts: one, jit, sharded (all devices of the process), pmap. "train" is a whole run,
+with an address that of one of two processes.
 """
 
 import sys
@@ -71,13 +72,18 @@ def by_pmap():
   return jax.tree.map(lambda x: x[0], (state, measured))
 
 
-def train(strategy, pictures, workdir, steps):
+def train(strategy, pictures, workdir, steps, placement="auto", address="", number=0):
+  if address:
+    jax.distributed.initialize(address, 2, int(number))
+    assert jax.process_count() == 2
   sharding._SMALLEST_SPLIT = 16
   settings = config()
   settings.data.path = pictures
   settings.batch_size = 8
   settings.num_steps = int(steps)
   settings.sharding = strategy
+  settings.data.placement = placement
+  settings.log.every_steps = 1
   trainer.train(settings, workdir)
 
 

@@ -29,7 +29,7 @@ TABLE = """
   winograd            jax numpy
   conv                jax : winograd
   compiler            jax
-  sharding            jax
+  sharding            jax numpy
   augment             jax dm_pix
   models              jax flax : conv
   state               jax flax optax : models
@@ -54,7 +54,7 @@ TABLE = """
   inputs              numpy ml_collections : data
   trained             jax ml_collections : build checkpoint config models state task
   feed                jax numpy ml_collections : compiler data sharding state step
-  evaluate            jax numpy : baselines data metrics pixels
+  evaluate            jax numpy : baselines data metrics pixels sharding
   comparison          jax numpy : augment data intervals masks metrics pixels
   perceptual          jax numpy : comparison intervals metrics models pixels weights
   trainer             jax numpy ml_collections tqdm

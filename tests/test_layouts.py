@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -15,22 +16,44 @@ from ctx_encoder import sharding
 HERE = pathlib.Path(__file__).parent
 
 
-def run_script(cache, devices, *arguments):
+def start_script(cache, devices, *arguments):
   flags = f"--xla_force_host_platform_device_count={devices}"
   environment = {
     "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flags}",
     "JAX_COMPILATION_CACHE_DIR": str(cache),
     "PYTHONPATH": str(HERE.parent),
   }
-  finished = subprocess.run(
+  return subprocess.Popen(
     [sys.executable, HERE / "layouts.py", *map(str, arguments)],
     env=os.environ | environment,
-    capture_output=True,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
     text=True,
-    check=False,
   )
-  assert finished.returncode == 0, finished.stderr
-  return finished.stdout
+
+
+def finish(*processes):
+  """Returns what they printed, once all have succeeded."""
+  printed = []
+  try:
+    for process in processes:
+      output, errors = process.communicate(timeout=300)
+      assert process.returncode == 0, errors
+      printed.append(output)
+  finally:
+    for process in processes:
+      process.kill()
+  return printed
+
+
+def run_script(*arguments):
+  return finish(start_script(*arguments))[0]
+
+
+def measured(workdir):
+  """Returns the lines of a run's log without what they tell of time."""
+  lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+  return [{name: x for name, x in line.items() if name != "seconds"} for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +114,53 @@ def test_a_run_goes_on_in_another_layout(compilation_cache, photographs, tmp_pat
   train(8, "sharded", tmp_path / "moved", 2)
   assert "Resuming at step 2 of 4" in train(1, "sharded", tmp_path / "moved", 4)
   assert "Resuming at step 4 of 6" in train(4, "replicated", tmp_path / "moved", 6)
-  uncut, moved = (
-    [json.loads(line) for line in path.read_text().splitlines()]
-    for path in (tmp_path / "uncut/metrics.jsonl", tmp_path / "moved/metrics.jsonl")
-  )
-  assert moved[-1]["step"] == 6
+  uncut, moved = (measured(tmp_path / name)[-1] for name in ("uncut", "moved"))
+  assert moved["step"] == 6
   for name in ("eval/psnr_hole", "eval/loss/reconstruction"):
-    np.testing.assert_allclose(moved[-1][name], uncut[-1][name], rtol=1e-3)
+    np.testing.assert_allclose(moved[name], uncut[name], rtol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("placement", "strategy"), [("device", "replicated"), ("host", "sharded")]
+)
+def test_two_processes_do_what_one_does(
+  placement, strategy, compilation_cache, photographs, tmp_path
+):
+  run_script(
+    compilation_cache, 1, "train", "replicated", photographs, tmp_path / "one", 4
+  )
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    address = f"localhost:{free.getsockname()[1]}"
+  printed = finish(
+    *(
+      start_script(
+        compilation_cache,
+        4,
+        *("train", strategy, photographs, tmp_path / "two", 4),
+        *(placement, address, number),
+      )
+      for number in (0, 1)
+    )
+  )
+  assert "this model" in printed[0]
+  assert "this model" not in printed[1]
+  one, two = measured(tmp_path / "one"), measured(tmp_path / "two")
+  assert [line["step"] for line in one] == [line["step"] for line in two]
+  for expected, line in zip(one, two, strict=True):
+    assert expected.keys() == line.keys()
+    for name, value in expected.items():
+      np.testing.assert_allclose(line[name], value, rtol=2e-3, err_msg=name)
+  results = [
+    json.loads((tmp_path / name / "results.json").read_text())["results"]
+    for name in ("one", "two")
+  ]
+  for system, figures in results[0].items():
+    for name, value in figures.items():
+      np.testing.assert_allclose(results[1][system][name], value, rtol=1e-3)
+  # What two processes saved one goes on with.
+  again = run_script(
+    compilation_cache, 1, "train", "replicated", photographs, tmp_path / "two", 5
+  )
+  assert "Resuming at step 4 of 5" in again
