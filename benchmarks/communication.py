@@ -58,7 +58,8 @@ def main() -> None:
   args = parser.parse_args()
 
   run = build.run(train_step.network_settings(args), total_steps=1000)
-  found = collectives(compiled_text(run, args))
+  with harness.stock_layers():  # as on accelerators
+    found = collectives(compiled_text(run, args))
   flops = train_step.useful_flops(run, args.batch_size) / args.batch_size
   total = sum(size for _, size in found)
   print(
