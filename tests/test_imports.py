@@ -57,9 +57,12 @@ TABLE = """
   evaluate            jax numpy : baselines data metrics pixels sharding
   comparison          jax numpy : augment data intervals masks metrics pixels
   perceptual          jax numpy : comparison intervals metrics models pixels weights
-  trainer             jax numpy ml_collections tqdm
-                      : build checkpoint compiler config data evaluate feed figures
-                        history inputs interruption sharding state step workdir
+  loop                jax numpy ml_collections tqdm
+                      : checkpoint data evaluate feed figures history interruption
+                        sharding state
+  trainer             jax ml_collections
+                      : build checkpoint compiler config evaluate feed history inputs
+                        interruption loop sharding state step workdir
 
   report              jax numpy PIL matplotlib tqdm ml_collections
                       : build comparison config data history intervals masks nearest
@@ -197,12 +200,12 @@ def test_there_are_no_cycles():
   graphlib.TopologicalSorter(inner).prepare()
 
 
-def test_only_the_trainer_sees_both_data_and_checkpoints():
+def test_only_training_and_judging_see_both_data_and_checkpoints():
   def reach(room):
     return {room}.union(*map(reach, table()[room][1] - {"commands"}))
 
   both = {name for name in table() if {"data", "checkpoint"} <= reach(name)}
-  assert both == {"trainer", "launch", "commands.sweep", "report"} | {
+  assert both == {"loop", "trainer", "launch", "commands.sweep", "report"} | {
     "commands.evaluate",
     "commands.crosseval",
     "commands.report",

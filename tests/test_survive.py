@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tiny
 
-from ctx_encoder import build, figures, trainer, workdir
+from ctx_encoder import build, figures, loop, trainer, workdir
 from ctx_encoder.step import skip_nonfinite
 
 STEPS = 6
@@ -118,7 +118,7 @@ def test_skipping_ends_too_where_nothing_else_happens(
   make_config, tmp_path, monkeypatch
 ):
   poison(monkeypatch, *range(2, 7))
-  monkeypatch.setattr(trainer, "_SKIPS_IN_A_ROW", 4)
+  monkeypatch.setattr(loop, "_SKIPS_IN_A_ROW", 4)
   config = make_config(on_nonfinite="skip")
   with pytest.raises(trainer.NonFiniteError, match="4 steps in a row were skipped"):
     trainer.train(config, tmp_path, say=lambda text: None)

@@ -18,7 +18,16 @@ import pytest
 import tiny
 from PIL import Image
 
-from ctx_encoder import build, evaluate, feed, figures, history, inputs, trainer
+from ctx_encoder import (
+  build,
+  evaluate,
+  feed,
+  figures,
+  history,
+  inputs,
+  loop,
+  trainer,
+)
 from ctx_encoder.checkpoint import Checkpoints
 
 STEPS = 8
@@ -150,7 +159,7 @@ def test_a_run_cut_off_twice_ends_with_the_same_bits(whole, tmp_path, monkeypatc
   assert "The same command goes on" in said
   assert Checkpoints(tmp_path / "checkpoints").latest() == 4
 
-  validate = trainer.Loop.validate
+  validate = loop.Loop.validate
 
   def power_cut(loop, state, step, seconds):
     if step == STEPS:
@@ -158,7 +167,7 @@ def test_a_run_cut_off_twice_ends_with_the_same_bits(whole, tmp_path, monkeypatc
     return validate(loop, state, step, seconds)
 
   with monkeypatch.context() as patch:
-    patch.setattr(trainer.Loop, "validate", power_cut)
+    patch.setattr(loop.Loop, "validate", power_cut)
     with pytest.raises(RuntimeError, match="power cut"):
       run(config, tmp_path)
   assert Checkpoints(tmp_path / "checkpoints").latest() == 6
