@@ -2,12 +2,11 @@
 
   python launch.py --config=configs/quickstart.py
 
-It shows that everything works, within minutes on a laptop; it is not meant to impress.
-Encoder and decoder are those of 'Monet', between them Pathak's channel-wise bottleneck:
-having few weights, it learns most from few pictures.
+The U-Net of `configs/unet.py`, narrow and 64x64: within two minutes on a laptop it is
+as good as the classical methods, on pictures of which it has seen six.
 
-Reached, on the embedded photographs, in 90 s on 2 CPU cores: 16.5 dB PSNR over the
-holes of 463 validation crops (mean colour 14.06, Telea 20.02).
+Reached, on the embedded photographs, in 90 s on 2 CPU cores: 20.08 dB PSNR over the
+holes of 463 validation crops (L1 8.24 %, L2 1.59 %; mean colour 14.06 dB, Telea 20.02).
 """
 
 from ctx_encoder import config as base

@@ -6,6 +6,11 @@ The hole is first filled from what is around it (masks.fill=smooth), as a classi
 method would; encoder and decoder are those of 'Monet', with skip connections between
 them and Pathak's channel-wise bottleneck, and predict what is to be added. So it starts
 where the report's networks take hours to come on holes that are small or narrow.
+
+Reached with :small after 16 thousand images, in five minutes on 2 CPU cores, over the
+holes of 578 validation photographs (2422 of gan-getting-started for training): centre
+16.96 dB (Telea 16.15), random blocks 18.58 (17.79), random regions 20.20 (19.82); see
+EXPERIMENTS.md.
 """
 
 from ctx_encoder import config as base
