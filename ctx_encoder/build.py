@@ -101,6 +101,8 @@ def generator(config: ConfigDict) -> Generator:
     dtype=jnp.dtype(model.dtype),
   )
   options = {"skips": True} if model.skips else {}
+  if model.depth:
+    options["depth"] = model.depth
   built = GENERATORS[model.generator](
     size,
     output_size=size // 2 if model.predict == "patch" else size,

@@ -208,6 +208,12 @@ SCHEMA: dict[str, Any] = {
       "part between encoder and decoder; auto = the generator's own",
       choices=("auto", "dense", "conv", "channelwise"),
     ),
+    "depth": Field(
+      0,
+      "stages of stride 1 that the encoder has more than its table, or fewer",
+      low=-2,
+      high=16,
+    ),
     "skips": Field(
       False, "give the encoder's maps to the decoder too, as a U-Net does (monet)"
     ),
@@ -529,6 +535,15 @@ def _contradictions(config: config_dict.ConfigDict) -> list[str]:
       and (data.normalization != "symmetric" or model.mask_channel),
       f"'model.encoder={model.encoder}' sees colours alone, prepared in its own way: it"
       " needs 'data.normalization=symmetric' and no 'model.mask_channel'",
+    ),
+    (
+      model.depth < (-2 if model.generator == "photos" else -1),
+      f"'model.depth' {model.depth} takes away more stages than 'model.generator=monet'"
+      " has of that kind, which is 1",
+    ),
+    (
+      model.depth and model.encoder != "auto",
+      "'model.depth' is of the generator's own encoder, not of 'model.encoder'",
     ),
     (
       model.skips and (model.generator != "monet" or patch),

@@ -263,6 +263,16 @@ def test_every_problem_is_named_at_once():
       {"update_order": "simultaneous"},
     ),
     (
+      {"model__generator": "monet", "model__depth": -2},
+      "'model.depth' -2 takes away more stages",
+      {"model__depth": -1},
+    ),
+    (
+      {"model__encoder": "vgg16", "model__depth": 1},
+      "'model.depth' is of the generator's own encoder",
+      {"model__depth": 0},
+    ),
+    (
       {"model__skips": True},
       "'model.skips' needs 'model.generator=monet'",
       {"model__generator": "monet"},

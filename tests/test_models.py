@@ -161,6 +161,26 @@ def test_a_generator_is_its_three_parts_one_after_the_other():
   assert 0.01 < np.abs(output).max() < 1
 
 
+@pytest.mark.parametrize(
+  ("name", "depth"), [("photos", 3), ("photos", -1), ("photos", -2), ("monet", 2)]
+)
+def test_depth_adds_stages_that_keep_the_size(name, depth):
+  usual = GENERATORS[name](64, settings=NARROW).encoder
+  deeper = GENERATORS[name](64, depth=depth, settings=NARROW)
+  assert len(deeper.encoder.stages) == len(usual.stages) + depth
+  codes = [shapes_of(each, 2, 64, 64, 3)[1].shape for each in (usual, deeper.encoder)]
+  assert codes[0] == codes[1]
+  added = set(deeper.encoder.stages) - set(usual.stages)
+  assert not added
+  _, output = shapes_of(deeper, 2, 64, 64, 3)
+  assert output.shape == (2, 64, 64, 3)
+
+
+def test_an_encoder_cannot_lose_more_stages_than_it_has():
+  with pytest.raises(ValueError, match=r"has 1 stages .*; 2 cannot be taken away"):
+    GENERATORS["monet"](64, depth=-2)
+
+
 @pytest.mark.parametrize("kind", BOTTLENECKS)
 def test_skips_give_the_decoder_every_map_of_its_size(kind):
   generator = GENERATORS["monet"](64, bottleneck=kind, skips=True, settings=NARROW)

@@ -69,6 +69,34 @@ def monet_stages(image_size: int) -> tuple[Stage, ...]:
   return strided[:doublings] + last
 
 
+def deepened(stages: tuple[Stage, ...], more: int) -> tuple[Stage, ...]:
+  """Returns a table with stages added that keep the map's size, or with fewer of them.
+
+  Args:
+    stages: the table of an encoder.
+    more: how many copies follow the first such stage; if negative, how many are taken
+      away, that one first.
+
+  Raises:
+    ValueError: there are not that many to take away.
+  """
+  keeping = [
+    i
+    for i, stage in enumerate(stages)
+    if stage.stride == 1 and stage.padding == "SAME" and "pool" not in stage.then
+  ]
+  if more < -len(keeping):
+    raise ValueError(
+      f"The encoder has {len(keeping)} stages that keep the map's size; {-more} cannot"
+      " be taken away."
+    )
+  if more >= 0:
+    first = keeping[0] if keeping else len(stages) - 1
+    return stages[:first] + stages[first : first + 1] * more + stages[first:]
+  gone = keeping[:-more]
+  return tuple(stage for i, stage in enumerate(stages) if i not in gone)
+
+
 def _doublings(image_size: int) -> int:
   doublings = math.log2(image_size / 128)
   if image_size < 16 or doublings != int(doublings):

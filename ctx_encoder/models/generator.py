@@ -74,6 +74,7 @@ def photos(
   *,
   output_size: int | None = None,
   bottleneck: str = "auto",
+  depth: int = 0,
   noise_dim: int = 0,
   settings: Settings | None = None,
 ) -> Generator:
@@ -83,12 +84,13 @@ def photos(
     image_size: side of the input, a power of two of at least 16.
     output_size: side of the output; `image_size` unless given.
     bottleneck: "dense" (the default), "conv" or "channelwise".
+    depth: stages more or less in the encoder, see `encoder.deepened`.
     noise_dim: noise values joined at the bottleneck.
     settings: what all layers share.
   """
   settings = settings or Settings()
   return _generator(
-    encoders.photos_stages(image_size),
+    encoders.deepened(encoders.photos_stages(image_size), depth),
     _bottleneck(
       "dense" if bottleneck == "auto" else bottleneck, 6, 256, noise_dim, settings
     ),
@@ -106,6 +108,7 @@ def monet(
   *,
   output_size: int | None = None,
   bottleneck: str = "auto",
+  depth: int = 0,
   skips: bool = False,
   noise_dim: int = 0,
   settings: Settings | None = None,
@@ -118,13 +121,14 @@ def monet(
     bottleneck: "dense", "conv" (the default) or "channelwise".
     skips: whether the encoder's maps go to the decoder too, as in a U-Net; not in the
       report.
+    depth: stages more or less in the encoder, see `encoder.deepened`.
     noise_dim: noise values joined at the bottleneck.
     settings: what all layers share.
   """
   settings = settings or Settings()
   bottleneck = "conv" if bottleneck == "auto" else bottleneck
   return _generator(
-    encoders.monet_stages(image_size),
+    encoders.deepened(encoders.monet_stages(image_size), depth),
     _bottleneck(bottleneck, 4, 512, noise_dim, settings),
     decoders.MONET_FROM_PIXEL if bottleneck == "conv" else (),
     decoders.stages_to(decoders.MONET, 4, output_size or image_size),
