@@ -236,7 +236,7 @@ def style_features(config: ConfigDict) -> losses.FeatureFunction | None:
   if not config.loss_weights.style or options.features == "discriminator":
     return None
   if options.features == "random":
-    # A seventh of what filters of 3 to 15 pixels on the whole image cost.
+    # In a step half of what filters of 3 to 15 pixels on the whole image cost.
     filters = random_filters.multi_scale_features(jax.random.key(0), kernels=(7,))
     levels = 3 if config.data.image_size >= 32 else 2
     return random_filters.pyramid(filters, levels)
