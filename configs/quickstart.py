@@ -13,11 +13,8 @@ from ctx_encoder import config as base
 
 
 def get_config(variant: str = ""):
-  config = base.variant(base.default(), "quick")
-  config.name = "quickstart"
-  config.num_steps = 1200
+  config = base.default()
   config.update_from_flattened_dict(base.UNET)
-  config.masks.kind = "combined"
-  config.masks.probabilities.brush = 1.0
-  config.augment.flip_horizontal = 0.5
+  config = base.variant(config, "quick")
+  config.name = "quickstart"
   return base.variant(config, variant)

@@ -21,8 +21,5 @@ def get_config(variant: str = ""):
   config.name = "unet"
   config.batch_size = 16
   config.update_from_flattened_dict(base.UNET)
-  config.masks.kind = "combined"
-  config.masks.probabilities.brush = 1.0
-  config.augment.flip_horizontal = 0.5
   config.ema_decay = 0.999
   return base.variant(config, variant)

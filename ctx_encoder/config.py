@@ -46,7 +46,7 @@ PAINTINGS = {
   "saturation": 0.1,
 }
 
-# A generator beyond the report's: a U-Net that corrects a smooth fill.
+# A generator beyond the report's: a U-Net that corrects a smooth fill, for all holes.
 UNET = {
   "model.generator": "monet",
   "model.bottleneck": "channelwise",
@@ -55,6 +55,9 @@ UNET = {
   "model.predict": "residual",
   "model.dropout": 0.0,
   "masks.fill": "smooth",
+  "masks.kind": "combined",
+  "masks.probabilities.brush": 1.0,
+  "augment.flip_horizontal": 0.5,
 }
 
 MASK_KINDS = ("center", "random_block", "random_region", "brush")
