@@ -97,7 +97,10 @@ def compiled_text(run: build.Run, args) -> str:
   step = jax.jit(
     run.train_step, in_shardings=(places, None, None), out_shardings=(places, None)
   )
-  return step.lower(state, batch, key).compile().as_text()
+  text = step.lower(state, batch, key).compile().as_text()
+  if text is None:
+    raise SystemExit("this backend does not show the step as it compiled it")
+  return text
 
 
 def collectives(text: str) -> list[tuple[str, int]]:
