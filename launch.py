@@ -55,12 +55,9 @@ def main(argv: list[str]) -> None:
   except (ValueError, OSError) as error:
     fail(error)
   # Imported here, so that --help and wrong flags answer at once.
-  import jax
+  from ctx_encoder import compiler, trainer
 
-  from ctx_encoder import trainer
-
-  jax.config.update("jax_compilation_cache_dir", str(workdir.absolute() / "cache"))
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+  compiler.cache_in(workdir / "cache")
   try:
     join()
     trainer.train(config, workdir)

@@ -32,3 +32,10 @@ def options() -> dict[str, str]:
   except jax.errors.JaxRuntimeError:
     return {}
   return wanted
+
+
+def cache_in(folder: str | os.PathLike) -> None:
+  """Keeps what is compiled from now on in a folder, and takes it from there."""
+  jax.config.update("jax_compilation_cache_dir", os.path.abspath(folder))
+  # A tiny network's step is compiled in less than the second that JAX asks for.
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

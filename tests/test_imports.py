@@ -64,6 +64,8 @@ TABLE = """
                       : build checkpoint compiler config evaluate feed history inputs
                         interruption loop sharding state step workdir
 
+  inpaint             jax numpy PIL scipy : data inference trained
+
   report              jax numpy PIL matplotlib tqdm ml_collections
                       : build comparison config data history intervals masks nearest
                         trained
@@ -82,10 +84,10 @@ TABLE = """
   commands.weights    tqdm
   commands.stylize    jax numpy PIL tqdm
                       : data losses models outputs stylize weights
-  commands.sweep      jax : comparison config evaluate trainer
+  commands.sweep      : comparison compiler config evaluate trainer
   commands.masks      jax numpy : data figures masks
   configs             : config
-  launch              absl jax ml_collections : config huge_pages trainer
+  launch              absl jax ml_collections : compiler config huge_pages trainer
 """
 
 # Each takes seconds to import: only the functions that need it do.
@@ -209,6 +211,7 @@ def test_only_training_and_judging_see_both_data_and_checkpoints():
     "commands.evaluate",
     "commands.crosseval",
     "commands.report",
+    "inpaint",  # for its decoder
   }
 
 

@@ -226,13 +226,10 @@ def _cells(measured: Sequence[Mapping[str, float]]) -> list[str]:
 
 def _train_cell(path: str) -> None:
   """What a run's own process does."""
-  import jax
-
-  from ctx_encoder import trainer
+  from ctx_encoder import compiler, trainer
 
   cell = json.loads(Path(path).read_text())
-  jax.config.update("jax_compilation_cache_dir", cell["cache"])
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+  compiler.cache_in(cell["cache"])
   try:
     trainer.train(configuration.from_saved(cell["config"]), cell["workdir"])
   except (ValueError, OSError, trainer.NonFiniteError) as error:

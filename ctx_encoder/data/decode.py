@@ -34,6 +34,21 @@ def decode(
     BadImage: not a picture, truncated, too small, too large, or of a kind that has
       no defined range.
   """
+  # JPEG decodes to 1/2, 1/4 or 1/8 for less. Three times the side wanted leaves the
+  # bicubic filter enough to work with, and a camera's pictures take far less time.
+  image = _decoded(data, max_pixels, draft=3 * size)
+  return np.array(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
+
+
+def decode_whole(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+  """Decodes a picture as it is: uint8 `[H, W, 3]`, otherwise as `decode` does."""
+  return np.array(_decoded(data, max_pixels))
+
+
+def _decoded(
+  data: bytes | np.ndarray, max_pixels: int, draft: int | None = None
+) -> Image.Image:
+  """Returns a picture, upright and RGB; no side need be above `draft` pixels."""
   image = _open(data)
   width, height = image.size
   if width * height > max_pixels:
@@ -41,14 +56,12 @@ def decode(
   if min(width, height) < MIN_SIDE:
     raise BadImage(f"{width}x{height} pixels, a side below {MIN_SIDE}")
   try:
-    # JPEG decodes to 1/2, 1/4 or 1/8 for less. Three times the side wanted leaves the
-    # bicubic filter enough to work with, and a camera's pictures take far less time.
-    image.draft(None, (3 * size, 3 * size))
+    if draft is not None:
+      image.draft(None, (draft, draft))
     image.load()
     with contextlib.suppress(Exception):  # broken EXIF is no reason to lose a picture
       ImageOps.exif_transpose(image, in_place=True)
-    square = ImageOps.fit(_to_rgb(image), (size, size), Image.Resampling.BICUBIC)
-    return np.array(square)
+    return _to_rgb(image)
   except BadImage:
     raise
   except Exception as error:  # damaged files make the codecs raise nearly anything

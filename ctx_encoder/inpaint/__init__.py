@@ -1,0 +1,31 @@
+"""Filling holes in pictures of any size, with the network of a run.
+
+    from ctx_encoder.inpaint import Inpainter
+
+    inpainter = Inpainter.from_workdir("runs/quickstart")
+    completed = inpainter("photograph.jpg", "mask.png")  # uint8 [H, W, 3]
+
+TensorFlow is not needed.
+"""
+
+from ctx_encoder.inpaint.blending import BLENDS
+from ctx_encoder.inpaint.inpainter import STRATEGIES, Inpainter, check
+from ctx_encoder.inpaint.pictures import (
+  BadImage,
+  grown,
+  hole_of_color,
+  read_image,
+  read_mask,
+)
+
+__all__ = [
+  "BLENDS",
+  "STRATEGIES",
+  "BadImage",
+  "Inpainter",
+  "check",
+  "grown",
+  "hole_of_color",
+  "read_image",
+  "read_mask",
+]
