@@ -14,6 +14,7 @@ COMMANDS = {
   "config": "list the fields of a configuration",
   "evaluate": "measure a trained generator against baselines",
   "crosseval": "measure several trained generators on every kind of hole",
+  "inpaint": "fill holes in pictures of any size",
   "weights": "list published weights of feature networks, and download them",
   "report": "write an HTML page about one run or several",
   "sweep": "train over a grid of settings and seeds, and tabulate",

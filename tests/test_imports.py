@@ -85,6 +85,7 @@ TABLE = """
   commands.stylize    jax numpy PIL tqdm
                       : data losses models outputs stylize weights
   commands.sweep      : comparison compiler config evaluate trainer
+  commands.inpaint    numpy PIL tqdm : compiler figures inpaint
   commands.masks      jax numpy : data figures masks
   configs             : config
   launch              absl jax ml_collections : compiler config huge_pages trainer
@@ -212,6 +213,7 @@ def test_only_training_and_judging_see_both_data_and_checkpoints():
     "commands.crosseval",
     "commands.report",
     "inpaint",  # for its decoder
+    "commands.inpaint",
   }
 
 

@@ -71,6 +71,8 @@ class Inpainter:
     self.image_size = image_size
     self._complete = complete
     self._reach = reach
+    # Two pixels off the border of what it paints: scaling looks at neighbours.
+    self._share = reach - 4 / image_size if reach < 1 else None
 
   @classmethod
   def from_workdir(
@@ -197,9 +199,7 @@ class Inpainter:
       ring = self._ring(side, pixels.shape[1] / box.longest, blend)
       wanted = box.enlarged(ring).within(*shape)
       if chosen == "crops":
-        shown = regions.square_around(
-          wanted, self.image_size, shape, centered=self._reach < 1
-        )
+        shown = regions.square_around(wanted, self.image_size, shape, self._share)
       else:
         shown = wanted.enlarged(self.image_size).within(*shape)
       inside = shown.within(*shape)

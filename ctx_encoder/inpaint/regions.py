@@ -3,6 +3,7 @@
 Nothing here sees what lies under a hole: hidden pixels count as zero with weight zero.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -68,7 +69,7 @@ def box_of(pixels: np.ndarray) -> Box:
 
 
 def square_around(
-  box: Box, least: int, shape: tuple[int, int], *, centered: bool
+  box: Box, least: int, shape: tuple[int, int], share: float | None = None
 ) -> Box:
   """Returns a square with room for as much context as hole on either axis.
 
@@ -79,15 +80,16 @@ def square_around(
     box: what it is to contain.
     least: the least side, in pixels.
     shape: (height, width) of the picture.
-    centered: leave the box in its centre half, whatever that takes.
+    share: the box stays in the centre and takes at most this share of the side,
+      however far the square reaches beyond the picture.
   """
-  if centered:  # four pixels of a hundred more: scaling may not push it out
-    side = max(least, -(-box.longest * 208 // 100))
+  if share is not None:
+    side = max(least, math.ceil(box.longest / share))
   else:
     side = max(box.longest, min(max(least, 2 * box.longest), *shape))
   top = box.top + (box.height - side) // 2
   left = box.left + (box.width - side) // 2
-  if not centered:
+  if share is None:
     top, left = (
       min(max(start, 0), size - side) if side <= size else (size - side) // 2
       for start, size in zip((top, left), shape, strict=True)
