@@ -85,7 +85,7 @@ TABLE = """
   commands.stylize    jax numpy PIL tqdm
                       : data losses models outputs stylize weights
   commands.sweep      : comparison compiler config evaluate trainer
-  commands.inpaint    numpy PIL tqdm : compiler figures inpaint
+  commands.inpaint    numpy PIL tqdm : compiler figures inpaint outputs
   commands.masks      jax numpy : data figures masks
   configs             : config
   launch              absl jax ml_collections : compiler config huge_pages trainer

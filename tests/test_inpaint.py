@@ -431,7 +431,7 @@ def test_a_folder_goes_on_past_what_is_no_good(command, folder):
   assert code == 1
   assert said == "2 of 4 pictures are in out.\n"
   assert "in/three.png: there is no mask of that name in masks." in errors
-  assert "in/four.jpg: there is no mask of that name in masks." in errors
+  assert "in/four.jpg: not a picture" in errors
   assert sorted(path.name for path in (folder / "out").iterdir()) == [
     "one.png",
     "two.png",

@@ -20,6 +20,7 @@ are, and the exit code is 1:
 
 import argparse
 import glob
+import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,7 @@ import numpy as np
 from PIL import Image, ImageColor
 from tqdm import tqdm
 
-from ctx_encoder import compiler, figures, inpaint
+from ctx_encoder import compiler, figures, inpaint, outputs
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 _OPTIONS = {
@@ -147,33 +148,45 @@ def _complete(
   args: argparse.Namespace,
 ) -> None:
   """Completes one picture and writes it."""
-  if color is None and mask is None:
-    raise ValueError(f"there is no mask of that name in {args.mask}.")
   image = inpaint.read_image(picture)
-  if color is not None:
-    hole = inpaint.hole_of_color(image, color, tolerance=args.hole_tolerance)
-    if not hole.any():
-      raise ValueError(
-        f"there is no hole of colour {args.hole_color}; a larger --hole-tolerance"
-        " finds more."
-      )
-  elif mask is not None:
-    try:
-      hole = inpaint.read_mask(mask, inverted=args.mask_polarity == "black")
-    except ValueError as error:
-      raise ValueError(f"its mask {mask}: {error}") from error
-  hole = inpaint.grown(hole, args.grow)
+  hole = inpaint.grown(_hole(image, mask, color, args), args.grow)
   completed = inpainter(
     image, hole, strategy=args.strategy, blend=args.blend, seed=args.seed
   )
-  output.parent.mkdir(parents=True, exist_ok=True)
-  options = _OPTIONS.get(output.suffix.lower(), {})
-  Image.fromarray(completed).save(output, **options)
+  extension = output.suffix.lower()
+  encoded = io.BytesIO()
+  Image.fromarray(completed).save(
+    encoded, Image.registered_extensions()[extension], **_OPTIONS.get(extension, {})
+  )
+  outputs.write(output, encoded.getvalue())
   if args.grid:
     shown = np.where(hole[..., None], np.uint8(255), image)
     labels = ("original", "hole", "completed")
     picture_of_all = figures.grid([[image, shown, completed]], column_labels=labels)
     figures.save_png(output.with_name(f"{output.stem}.grid.png"), picture_of_all)
+
+
+def _hole(
+  image: np.ndarray,
+  mask: Path | None,
+  color: tuple[int, int, int] | None,
+  args: argparse.Namespace,
+) -> np.ndarray:
+  """Returns bool `[H, W]`: what is of the colour, or else what the mask's file says."""
+  if color is None:
+    if mask is None:
+      raise ValueError(f"there is no mask of that name in {args.mask}.")
+    try:
+      return inpaint.read_mask(mask, inverted=args.mask_polarity == "black")
+    except ValueError as error:
+      raise ValueError(f"its mask {mask}: {error}") from error
+  hole = inpaint.hole_of_color(image, color, tolerance=args.hole_tolerance)
+  if not hole.any():
+    raise ValueError(
+      f"there is no hole of colour {args.hole_color}; a larger --hole-tolerance finds"
+      " more."
+    )
+  return hole
 
 
 def _color(args: argparse.Namespace) -> tuple[int, int, int] | None:
@@ -211,20 +224,20 @@ def _jobs(args: argparse.Namespace) -> list[tuple[Path, Path | None, Path]]:
   if several and output.is_file():
     raise ValueError(f"{output} is a file; several pictures need a folder.")
   if several or output.is_dir():
-    outputs = [output / f"{picture.stem}.png" for picture in pictures]
+    written = [output / f"{picture.stem}.png" for picture in pictures]
   elif output.suffix.lower() in EXTENSIONS:
-    outputs = [output]
+    written = [output]
   else:
     raise ValueError(f"--output {output}: its extension is none of {EXTENSIONS}.")
-  if len(set(outputs)) < len(outputs):
-    twice = next(path for path in outputs if outputs.count(path) > 1)
+  if len(set(written)) < len(written):
+    twice = next(path for path in written if written.count(path) > 1)
     raise ValueError(f"Several pictures would be written to {twice}; rename one.")
   partners = _masks(args.mask, pictures)
   given = {path.resolve() for path in (*pictures, *partners) if path}
-  for path in outputs:
+  for path in written:
     if path.resolve() in given:
       raise ValueError(f"{path} was given as input; choose another --output.")
-  return list(zip(pictures, partners, outputs, strict=True))
+  return list(zip(pictures, partners, written, strict=True))
 
 
 def _pictures(given: list[str]) -> Iterator[Path]:
