@@ -15,6 +15,8 @@ COMMANDS = {
   "evaluate": "measure a trained generator against baselines",
   "crosseval": "measure several trained generators on every kind of hole",
   "inpaint": "fill holes in pictures of any size",
+  "features": "write what a trained encoder makes of pictures",
+  "probe": "tell by a linear probe what a trained encoder has learned",
   "weights": "list published weights of feature networks, and download them",
   "report": "write an HTML page about one run or several",
   "sweep": "train over a grid of settings and seeds, and tabulate",

@@ -55,6 +55,8 @@ TABLE = """
   trained             jax ml_collections : build checkpoint config models state task
   feed                jax numpy ml_collections : compiler data sharding state step
   evaluate            jax numpy : baselines data metrics pixels sharding
+  probe               numpy scipy
+  features            jax numpy : augment compiler data models pixels task
   comparison          jax numpy : augment data intervals masks metrics pixels
   perceptual          jax numpy : comparison intervals metrics models pixels weights
   loop                jax numpy ml_collections tqdm
@@ -78,6 +80,10 @@ TABLE = """
   commands.evaluate   jax numpy tqdm
                       : baselines comparison data inference masks nearest perceptual
                         trained
+  commands.features   numpy tqdm : data features trained
+  commands.probe      numpy tqdm
+                      : commands.evaluate commands.features comparison data features
+                        intervals probe trained
   commands.report     jax numpy
                       : baselines commands.evaluate comparison data figures masks report
                         trained
@@ -211,6 +217,8 @@ def test_only_training_and_judging_see_both_data_and_checkpoints():
   assert both == {"loop", "trainer", "launch", "commands.sweep", "report"} | {
     "commands.evaluate",
     "commands.crosseval",
+    "commands.features",
+    "commands.probe",
     "commands.report",
     "inpaint",  # for its decoder
     "commands.inpaint",

@@ -117,7 +117,7 @@ def answer(
   """Measures, and writes what --json asks for; returns the command's exit code."""
   try:
     figures = measure(args)
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, ImportError) as error:
     print(f"ctx-encoder {command}: {error}", file=sys.stderr)
     return 1
   if args.json:

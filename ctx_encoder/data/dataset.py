@@ -49,11 +49,18 @@ class Summary:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Data:
-  """The examples of both splits, and a summary of where they come from."""
+  """The examples of both splits, and a summary of where they come from.
+
+  Attributes:
+    train, validation: the two splits.
+    summary: what was found, used and skipped.
+    labels: {name: class}, see `Source`.
+  """
 
   train: Examples
   validation: Examples
   summary: Summary
+  labels: dict[str, str]
 
 
 def load(
@@ -141,7 +148,7 @@ def load(
     skipped=skipped,
     notice=found.notice,
   )
-  return Data(train, validation, summary)
+  return Data(train, validation, summary, found.labels)
 
 
 def _check_splits(

@@ -32,6 +32,8 @@ class Source:
     skipped: {name: reason} of what was found and cannot be read.
     validation: bool `[N]` where the source has a split of its own, else None.
     notice: what the user should know about it, or "".
+    labels: {name: class} of the pictures that have one: in a folder, the folder below
+      it that they are in; of a TFDS data set, its class label.
   """
 
   kind: str
@@ -40,6 +42,7 @@ class Source:
   skipped: dict[str, str] = dataclasses.field(default_factory=dict)
   validation: np.ndarray | None = None
   notice: str = ""
+  labels: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def open_source(
@@ -72,7 +75,8 @@ def open_source(
   if not path:
     raise ValueError(f"data.source={kind} needs data.path.")
   if kind == "tfds":
-    return Source(kind, *tfrecord.list_tfds(path, split, data_dir, download))
+    listing, labels = tfrecord.list_tfds(path, split, data_dir, download)
+    return Source(kind, *listing, labels=labels)
   root = Path(path).expanduser()
   if not root.exists():
     raise FileNotFoundError(_missing(path))
@@ -141,7 +145,12 @@ def _folder(root: Path) -> Source:
       f" {' '.join(EXTENSIONS)}; found {others} other files."
     )
   names.sort()
-  return Source("folder", names, lambda i: (root / names[i]).read_bytes(), skipped)
+  labels = {name: name.partition("/")[0] for name in names if "/" in name}
+
+  def read(position: int) -> bytes:
+    return (root / names[position]).read_bytes()
+
+  return Source("folder", names, read, skipped, labels=labels)
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -24,6 +24,7 @@ class Shard(NamedTuple):
 
 
 Listing = tuple[list[str], Callable[[int], bytes], dict[str, str]]
+Labels = dict[str, int]  # name to the number of its class
 
 
 def is_tfrecord(path: Path) -> bool:
@@ -51,11 +52,15 @@ def list_tfrecords(root: Path) -> Listing:
     shards = [Shard(path, path.relative_to(root).as_posix()) for path in files]
   if not shards:
     raise ValueError(f"No TFRecord files (*.tfrec, *.tfrecord*) in {root} (data.path).")
-  return _list(shards, IMAGE_KEYS)
+  return _list(shards, IMAGE_KEYS)[0]
 
 
-def list_tfds(name: str, split: str, data_dir: str, download: bool) -> Listing:
+def list_tfds(
+  name: str, split: str, data_dir: str, download: bool
+) -> tuple[Listing, dict[str, str]]:
   """Lists the pictures of a TFDS data set: its first feature that is an image.
+
+  Their classes are those of its first feature that is a class label, if it has one.
 
   Args:
     name: a name that TFDS knows, such as `cycle_gan/monet2photo`.
@@ -63,7 +68,7 @@ def list_tfds(name: str, split: str, data_dir: str, download: bool) -> Listing:
     data_dir: where it is kept; empty = the default of TFDS.
     download: download and prepare it first, where that has not been done.
   Returns:
-    (names, read, {name: reason} of what cannot be read).
+    (names, read, {name: reason} of what cannot be read), and {name: class}.
   Raises:
     FileNotFoundError: it is not there, and `download` is off.
     ValueError: no such split, no image feature, or not kept as TFRecords.
@@ -91,7 +96,10 @@ def list_tfds(name: str, split: str, data_dir: str, download: bool) -> Listing:
       f" ctx-encoder data --path {name} --split {split} --download"
       " (or set data.download=true)."
     ) from error
-  return _list(_tfds_shards(builder, name, split), (_tfds_image_key(builder, name),))
+  label, classes = _tfds_classes(builder)
+  shards, image = _tfds_shards(builder, name, split), _tfds_image_key(builder, name)
+  listing, labels = _list(shards, (image,), label)
+  return listing, {name: classes[i] for name, i in labels.items() if i >= 0}
 
 
 def _download(name: str, data_dir: str | None) -> None:
@@ -141,11 +149,24 @@ def _tfds_image_key(builder: Any, name: str) -> str:
   )
 
 
-def _list(shards: Iterable[Shard], image_keys: tuple[str, ...]) -> Listing:
-  """Goes through all records once, for their names and where they lie."""
+def _tfds_classes(builder: Any) -> tuple[str, list[str]]:
+  """Returns the feature that tells the class, or "", and the classes' names."""
+  import tensorflow_datasets as tfds
+
+  for key, feature in builder.info.features.items():
+    if isinstance(feature, tfds.features.ClassLabel):
+      return key, feature.names
+  return "", []
+
+
+def _list(
+  shards: Iterable[Shard], image_keys: tuple[str, ...], label_key: str = ""
+) -> tuple[Listing, Labels]:
+  """Goes through all records once, for names, classes and where the pictures lie."""
   tf = require_tensorflow("TFRecord files")
   places: dict[str, tuple[Path, int, int, str]] = {}
   skipped: dict[str, str] = {}
+  labels: Labels = {}
   features: set[str] = set()
   for shard in shards:
     offset = 0
@@ -164,6 +185,8 @@ def _list(shards: Iterable[Shard], image_keys: tuple[str, ...]) -> Listing:
           skipped[name] = f"no picture in {' or '.join(image_keys)}"
         else:
           places[name] = (shard.path, start + _HEADER.size, len(record), key)
+          if label_key in feature:
+            labels[name] = feature[label_key].int64_list.value[0]
     except tf.errors.DataLossError:
       skipped[shard.name] = f"truncated or damaged after {number + 1} whole records"
   if not places:
@@ -182,7 +205,7 @@ def _list(shards: Iterable[Shard], image_keys: tuple[str, ...]) -> Listing:
       example = tf.train.Example.FromString(file.read(length))
     return example.features.feature[key].bytes_list.value[0]
 
-  return names, read, skipped
+  return (names, read, skipped), labels
 
 
 def _bytes(feature: Any, key: str) -> bytes:

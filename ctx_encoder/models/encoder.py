@@ -112,6 +112,11 @@ class Encoder(nn.Module):
   stages: tuple[Stage, ...]
   settings: Settings = Settings()
 
+  @property
+  def layers(self) -> tuple[str, ...]:
+    """Names of the stages, in order."""
+    return tuple(f"stage{i + 1}" for i in range(len(self.stages)))
+
   def __call__(
     self, x: jax.Array, *, train: bool = False, keys: jax.Array | None = None
   ) -> jax.Array:
@@ -123,8 +128,8 @@ class Encoder(nn.Module):
   ) -> list[jax.Array]:
     """Returns the output of every stage."""
     found = []
-    for i, stage in enumerate(self.stages):
-      block = ConvStage(stage, self.settings, name=f"stage{i + 1}")
+    for i, (name, stage) in enumerate(zip(self.layers, self.stages, strict=True)):
+      block = ConvStage(stage, self.settings, name=name)
       x = block(x, train=train, keys=stage_keys(keys, i))
       found.append(x)
     return found

@@ -28,6 +28,14 @@ class Generator(nn.Module):
     """Returns the bottleneck's output: the features that inpainting has learned."""
     return self._code(self._maps(x, train, keys)[-1], train, keys)
 
+  def layers(
+    self, x: jax.Array, *, train: bool = False, keys: jax.Array | None = None
+  ) -> dict[str, jax.Array]:
+    """Returns the outputs of the encoder's layers and of the "bottleneck", by name."""
+    maps = self._maps(x, train, keys)
+    named = dict(zip(self.encoder.layers, maps, strict=True))
+    return named | {"bottleneck": self._code(maps[-1], train, keys)}
+
   def __call__(
     self, x: jax.Array, *, train: bool = False, keys: jax.Array | None = None
   ) -> jax.Array:

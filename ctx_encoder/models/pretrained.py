@@ -30,6 +30,12 @@ class PretrainedEncoder(nn.Module):
   frozen: bool = False
   settings: Settings = Settings()
 
+  @property
+  def layers(self) -> tuple[str, ...]:
+    """Names of the network's layers, in order."""
+    network = _network(self.network_name)
+    return vgg.layers_to(network.layers, [_LAST])
+
   def __call__(
     self, x: jax.Array, *, train: bool = False, keys: jax.Array | None = None
   ) -> jax.Array:
@@ -42,9 +48,8 @@ class PretrainedEncoder(nn.Module):
     """Returns the output of every layer."""
     del train, keys
     network = _NETWORKS[self.network_name](dtype=self.settings.dtype, name="network")
-    taps = vgg.layers_to(network.layers, [_LAST])
-    found = network(vgg.torchvision_input((x + 1) / 2), taps)
-    maps = [found[tap] for tap in taps]
+    found = network(vgg.torchvision_input((x + 1) / 2), self.layers)
+    maps = [found[layer] for layer in self.layers]
     return jax.lax.stop_gradient(maps) if self.frozen else maps
 
   @nn.nowrap
