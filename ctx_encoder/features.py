@@ -29,7 +29,8 @@ MOST_FEATURES = 9216
 def shapes(generator: Generator, task: Task) -> dict[str, tuple[int, int, int]]:
   """Returns {layer: (height, width, channels)} of all layers, in order."""
   _, maps = jax.eval_shape(functools.partial(_init, generator, task), jax.random.key(0))
-  return {name: found.shape[1:] for name, found in maps.items()}
+  layers = (*generator.encoder.layers, BOTTLENECK)
+  return {name: maps[name].shape[1:] for name in layers}
 
 
 def make_extract(

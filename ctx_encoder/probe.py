@@ -125,7 +125,7 @@ def _minimize(
     value = cross_entropy(logits, labels) + penalty / 2 * np.sum(np.square(weights))
     return value, slope.ravel()
 
-  options = {"maxiter": 2000, "gtol": 1e-6, "ftol": 1e-12}
+  options = {"maxiter": 1000, "gtol": 1e-5, "ftol": 1e-11}
   return optimize.minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x
 
 

@@ -307,6 +307,61 @@ def test_tfds_download_asks_the_network_and_says_when_it_fails(tmp_path):
     load(path="cycle_gan/monet2photo", data_dir=str(tmp_path), download=True)
 
 
+@pytest.fixture(scope="module")
+def labelled_tfds(tmp_path_factory):
+  """A data set of 4 pictures with classes, the last of them unknown."""
+  tfds = pytest.importorskip("tensorflow_datasets")
+
+  class TinyAnimals(tfds.core.GeneratorBasedBuilder):
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+      kind = tfds.features.ClassLabel(names=["cat", "dog"])
+      features = {"image": tfds.features.Image(), "kind": kind}
+      features = tfds.features.FeaturesDict(features)
+      return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def _split_generators(self, dl_manager):
+      return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+      for number, kind in enumerate(["dog", "cat", "dog", -1]):
+        yield number, {"image": noise(16, 16, seed=number), "kind": kind}
+
+  data_dir = tmp_path_factory.mktemp("labelled")
+  TinyAnimals(data_dir=data_dir).download_and_prepare()
+  return data_dir
+
+
+def test_tfds_classes(labelled_tfds):
+  loaded = load(
+    path="tiny_animals",
+    data_dir=str(labelled_tfds),
+    image_size=16,
+    validation_fraction=0.0,
+  )
+  assert len(loaded.labels) == 3
+  expected = {
+    noise(16, 16, seed=number).tobytes(): kind
+    for number, kind in enumerate(["dog", "cat", "dog"])
+  }
+  examples = loaded.train
+  for name, image in zip(examples.names, examples.images, strict=True):
+    assert loaded.labels.get(name) == expected.get(image.tobytes())
+
+
+def test_classes_are_the_folders(tmp_path):
+  for folder in ("cat", "dog/small", "dog/large"):
+    fill_folder(tmp_path / folder, 1)
+  fill_folder(tmp_path, 1)
+  loaded = load(path=str(tmp_path), image_size=16, validation_fraction=0.0)
+  assert loaded.labels == {
+    "cat/picture000.png": "cat",
+    "dog/large/picture000.png": "dog",
+    "dog/small/picture000.png": "dog",
+  }
+
+
 # The embedded photographs
 
 

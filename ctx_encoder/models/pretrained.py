@@ -33,7 +33,7 @@ class PretrainedEncoder(nn.Module):
   @property
   def layers(self) -> tuple[str, ...]:
     """Names of the network's layers, in order."""
-    network = _network(self.network_name)
+    network = _NETWORKS[self.network_name](parent=None)  # not a part of this module
     return vgg.layers_to(network.layers, [_LAST])
 
   def __call__(
