@@ -17,6 +17,7 @@ COMMANDS = {
   "inpaint": "fill holes in pictures of any size",
   "features": "write what a trained encoder makes of pictures",
   "probe": "tell by a linear probe what a trained encoder has learned",
+  "demo": "open a page in the browser that fills holes in pictures",
   "weights": "list published weights of feature networks, and download them",
   "report": "write an HTML page about one run or several",
   "sweep": "train over a grid of settings and seeds, and tabulate",
