@@ -23,6 +23,9 @@ COMMANDS = {
   "sweep": "train over a grid of settings and seeds, and tabulate",
 }
 
+# What a command needs beside the extra `train`.
+EXTRAS = {"demo": "demo"}
+
 _USAGE = """usage: ctx-encoder COMMAND [options]
 
 {commands}
@@ -49,9 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     command = importlib.import_module(f"ctx_encoder.commands.{name}")
   except ModuleNotFoundError as error:
+    extras = ["train", *filter(None, [EXTRAS.get(name)])]
     print(
       f"ctx-encoder {name} needs {error.name}, which is not installed:"
-      " pip install 'ctx-encoder[train]'",
+      f" pip install 'ctx-encoder[{','.join(extras)}]'",
       file=sys.stderr,
     )
     return 1

@@ -72,11 +72,15 @@ TABLE = """
                       : build comparison config data history intervals masks nearest
                         trained
 
+  demo                jax numpy PIL fastapi pydantic starlette uvicorn
+                      : data inpaint masks
+
   cli                 : commands
   commands.augment    jax numpy PIL tqdm : config data augment outputs
   commands.config     : config
   commands.crosseval  : comparison intervals commands.evaluate
   commands.data       numpy : data
+  commands.demo       numpy : demo inpaint
   commands.evaluate   jax numpy tqdm
                       : baselines comparison data inference masks nearest perceptual
                         trained
@@ -222,6 +226,8 @@ def test_only_training_and_judging_see_both_data_and_checkpoints():
     "commands.report",
     "inpaint",  # for its decoder
     "commands.inpaint",
+    "demo",
+    "commands.demo",
   }
 
 

@@ -9,7 +9,8 @@ the page comes from here and asks no other server.
 With --host 0.0.0.0 everyone who can reach this machine can use it, a phone in the same
 network for one. Programs use the HTTP API beside the page:
 
-    curl -F image=@photo.jpg -F mask=@mask.png http://127.0.0.1:7860/api/inpaint -o out.png
+    curl -F image=@photo.jpg -F mask=@mask.png -o completed.png \\
+        http://127.0.0.1:7860/api/inpaint
 
 The mask is a picture of the same size, brighter than half = hole; /openapi.json tells
 the rest.
@@ -94,7 +95,7 @@ def _inpainter(workdir: str) -> Inpainter:
     if not (sys.stdin.isatty() and sys.stdout.isatty() and launch.exists()):
       raise
     print(f"There is no trained network in {workdir}.")
-    question = "Train a small one there now? That takes two minutes on two cores. [y/N] "
+    question = "Train a small one there now? It takes two minutes on two cores. [y/N] "
     try:
       agreed = input(question).strip().lower() in ("y", "yes")
     except EOFError:

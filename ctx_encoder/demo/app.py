@@ -16,26 +16,17 @@ from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from PIL import Image
 from pydantic import BaseModel
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 import ctx_encoder
 from ctx_encoder.data import samples
 from ctx_encoder.demo import holes
+from ctx_encoder.demo.guard import Guard
 from ctx_encoder.demo.turns import Busy, Turns
 from ctx_encoder.inpaint import BLENDS, STRATEGIES, Inpainter, read_image, read_mask
 
 _PAGE = Path(__file__).parent / "page"
 _THUMBNAIL = 160
-
-# The page loads nothing from elsewhere, and no other page may frame it.
-_HEADERS = {
-  "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:;"
-  " base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-  "Cache-Control": "no-cache",  # asked for anew after an update
-  "Referrer-Policy": "no-referrer",
-  "X-Content-Type-Options": "nosniff",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +73,10 @@ _PNG: dict[int | str, dict[str, Any]] = {
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
   400: {"model": Problem, "description": "Picture or mask do not serve."},
   413: {"model": Problem, "description": "The upload is too large."},
-  422: {"model": Problem, "description": "A field is missing or not what it should be."},
+  422: {
+    "model": Problem,
+    "description": "A field is missing or wrong.",
+  },
   503: {"model": Problem, "description": "Too many are waiting; see Retry-After."},
 }
 
@@ -95,12 +89,11 @@ def make_app(inpainter: Inpainter, limits: Limits | None = None) -> FastAPI:
     title="ctx_encoder",
     version=ctx_encoder.__version__,
     description="Fills holes in pictures. Errors are JSON with one line, `error`.",
-    max_body_size=limits.bytes,
     docs_url=None,  # these pages load scripts from elsewhere
     redoc_url=None,
   )
-  app.add_middleware(_Headers)
-  _answer_problems(app, limits)
+  app.add_middleware(Guard, max_bytes=limits.bytes)
+  _answer_problems(app)
 
   @app.post(
     "/api/inpaint",
@@ -115,7 +108,7 @@ def make_app(inpainter: Inpainter, limits: Limits | None = None) -> FastAPI:
       Upload, File(description="A picture of the same size; brighter than half = hole.")
     ],
     strategy: Annotated[str, Form(json_schema_extra={"enum": STRATEGIES})] = "auto",
-    blend: Annotated[str, Form(json_schema_extra={"enum": BLENDS})] = "none",
+    blend: Annotated[str, Form(json_schema_extra={"enum": BLENDS})] = "poisson",
     seed: Seed = 0,
   ):
     """Returns the completed picture as PNG; `Server-Timing` tells how long it took."""
@@ -223,7 +216,7 @@ def _examples() -> tuple[str, ...]:
   return tuple(found)
 
 
-def _answer_problems(app: FastAPI, limits: Limits) -> None:
+def _answer_problems(app: FastAPI) -> None:
   """Makes every error an answer with one line."""
 
   def answer(status: int, line: str, headers: Any = None) -> JSONResponse:
@@ -231,9 +224,6 @@ def _answer_problems(app: FastAPI, limits: Limits) -> None:
 
   @app.exception_handler(AnyHTTPException)
   async def _(request: Request, error: AnyHTTPException):
-    if error.status_code == 413:
-      line = f"The upload is larger than {limits.bytes / 1e6:g} MB."
-      return answer(413, line, {"Connection": "close"})
     return answer(error.status_code, error.detail, error.headers)
 
   @app.exception_handler(RequestValidationError)
@@ -252,18 +242,3 @@ def _answer_problems(app: FastAPI, limits: Limits) -> None:
   @app.exception_handler(Exception)
   async def _(request: Request, error: Exception):
     return answer(500, "The server failed at this; its terminal says why.")
-
-
-class _Headers:
-  """Adds `_HEADERS` to every answer."""
-
-  def __init__(self, app):
-    self.app = app
-
-  async def __call__(self, scope, receive, send):
-    async def send_more(message):
-      if message["type"] == "http.response.start":
-        MutableHeaders(scope=message).update(_HEADERS)
-      await send(message)
-
-    await self.app(scope, receive, send_more if scope["type"] == "http" else send)

@@ -1,5 +1,6 @@
 """From an application to an address that a browser can open."""
 
+import contextlib
 import errno
 import os
 import socket
@@ -49,7 +50,8 @@ def bind(host: str, port: int) -> socket.socket:
 def url(bound: socket.socket) -> str:
   """Returns the address to be opened in a browser of this machine."""
   host, port, *_ = bound.getsockname()
-  host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+  if host in ("0.0.0.0", "::"):  # all addresses
+    host = "127.0.0.1" if host == "0.0.0.0" else "::1"
   return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
@@ -73,10 +75,8 @@ def serve(
     app, log_level="warning", access_log=False, timeout_graceful_shutdown=5
   )
   server = _Server(config, ready)
-  try:
+  with contextlib.suppress(KeyboardInterrupt):  # it has shut down, and passes it on
     server.run(sockets=[bound])
-  except KeyboardInterrupt:
-    pass  # uvicorn has shut down, and passes the signal on
 
 
 class _Server(uvicorn.Server):

@@ -1,0 +1,76 @@
+"""A server of the demo in a thread, and a network for it that needs no compiling."""
+
+import contextlib
+import io
+import threading
+
+import numpy as np
+import uvicorn
+from PIL import Image
+
+from ctx_encoder import demo
+from ctx_encoder.demo import server
+from ctx_encoder.inpaint import Inpainter
+
+SIDE = 16
+
+
+def inverted(images, masks, keys):
+  """Paints holes in the picture's inverse: every pixel of a hole changes."""
+  return np.where(masks > 0, images.mean((1, 2), keepdims=True) < 128, images / 255)
+
+
+def inpainter(paint=None):
+  """Returns an `Inpainter` of 16x16 pixels that fills holes with black or white."""
+
+  def complete(images, masks, keys):
+    return (255 * inverted(images, masks, keys)).astype(np.uint8)
+
+  return Inpainter(paint or complete, SIDE, name="black <or> white")
+
+
+@contextlib.contextmanager
+def running(app):
+  """Serves an application on a free port; gives its address."""
+  with demo.bind("127.0.0.1", 0) as bound:
+    service = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    thread = threading.Thread(target=service.run, kwargs={"sockets": [bound]})
+    thread.start()
+    try:
+      yield server.url(bound)
+    finally:
+      service.should_exit = True
+      thread.join()
+
+
+def png(pixels):
+  """Returns an array as the bytes of a PNG."""
+  file = io.BytesIO()
+  Image.fromarray(pixels).save(file, "PNG")
+  return file.getvalue()
+
+
+def pixels(data):
+  """Returns the pixels of an encoded picture."""
+  with Image.open(io.BytesIO(data)) as image:
+    return np.asarray(image)
+
+
+def picture(height=24, width=40, seed=0):
+  """Returns noise, uint8 `[H, W, 3]`."""
+  draw = np.random.default_rng(seed)
+  return draw.integers(0, 256, (height, width, 3), np.uint8)
+
+
+def hole(height=24, width=40):
+  """Returns a mask, bool `[H, W]`."""
+  mask = np.zeros((height, width), bool)
+  mask[6:14, 10:18] = True
+  return mask
+
+
+def form(image=None, mask=None):
+  """Returns the files of a request."""
+  image = png(picture()) if image is None else image
+  mask = png(hole()) if mask is None else mask
+  return {"image": ("image.png", image), "mask": ("mask.png", mask)}
