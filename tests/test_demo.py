@@ -90,7 +90,7 @@ def test_the_seed_reaches_the_network():
 
 def test_info(client):
   info = client.get("/api/info").json()
-  assert info["name"] == "black <or> white"
+  assert info["name"] == "white <b>"
   assert info["image_size"] == 16
   assert tuple(info["strategies"]) == STRATEGIES
   assert tuple(info["blends"]) == BLENDS
