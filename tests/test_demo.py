@@ -189,6 +189,8 @@ def bomb(width, height):
     (None, b"nonsense", "mask: not a picture"),
     (png(picture())[:200], None, "image: cannot be decoded"),
     (bomb(60_000, 60_000), None, "image: 60000x60000 pixels"),
+    (bomb(99, 150), None, "image: 99x150 pixels, above max_pixels"),
+    (bomb(201, 20), None, "image: 201x20 pixels, a side above 200"),
     (None, bomb(60_000, 60_000), "mask: 60000x60000 pixels"),
     (None, png(hole(24, 41)), "of one size"),
     (None, png(np.zeros((24, 40), bool)), "no hole"),

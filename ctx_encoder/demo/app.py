@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import io
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,7 +20,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 import ctx_encoder
-from ctx_encoder.data import samples
+from ctx_encoder.data import decode, samples
 from ctx_encoder.demo import holes
 from ctx_encoder.demo.guard import Guard
 from ctx_encoder.demo.turns import Busy, Turns
@@ -34,7 +35,8 @@ class Limits:
   """What a request may ask for.
 
   Attributes:
-    pixels: of a picture, refused by its header, before it is decoded.
+    pixels: of a picture, refused by its header, before it is decoded. Neither side may
+      be longer than twice their root: the network is shown squares of that side.
     bytes: of a request, refused before more of it is read.
     waiting: requests that wait for their turn.
   """
@@ -174,6 +176,7 @@ def complete(
     ValueError: a file is not a picture, or the two do not go together.
   """
   clock = [time.monotonic()]
+  _named("image", functools.partial(_check_sides, most=2 * max_pixels**0.5), image)
   picture = _named("image", functools.partial(read_image, max_pixels=max_pixels), image)
   hole = _named("mask", functools.partial(read_mask, max_pixels=max_pixels), mask)
   clock.append(time.monotonic())
@@ -185,7 +188,13 @@ def complete(
   return encoded, dict(zip(parts, np.diff(clock).tolist(), strict=True))
 
 
-def _named(field: str, read, data: bytes) -> np.ndarray:
+def _check_sides(data: bytes, most: float) -> None:
+  width, height = decode.dimensions(data)
+  if max(width, height) > most:
+    raise ValueError(f"{width}x{height} pixels, a side above {most:.0f}")
+
+
+def _named(field: str, read: Callable[[bytes], Any], data: bytes) -> Any:
   try:
     return read(data)
   except ValueError as error:
