@@ -21,6 +21,9 @@ COMMANDS = {
   "weights": "list published weights of feature networks, and download them",
   "report": "write an HTML page about one run or several",
   "sweep": "train over a grid of settings and seeds, and tabulate",
+  "export": "write a trained generator for other programs: StableHLO, SavedModel",
+  "export-keras": "write its weights for a Keras model, and print that model",
+  "import-keras": "make a work directory of a Keras model's weights",
 }
 
 # What a command needs beside the extra `train`.
@@ -50,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts
   # Only the command that is called is imported: some need a second to load.
   try:
-    command = importlib.import_module(f"ctx_encoder.commands.{name}")
+    command = importlib.import_module(f"ctx_encoder.commands.{name.replace('-', '_')}")
   except ModuleNotFoundError as error:
     extras = ["train", *filter(None, [EXTRAS.get(name)])]
     print(

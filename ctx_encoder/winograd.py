@@ -50,7 +50,8 @@ def fits(
   outputs = [n - kh + 1 for n in x_shape[1:3]]
   th, tw = (-(-n // m) for n in outputs)
   used = outputs[0] * outputs[1] / (th * tw * m * m)
-  if x_shape[0] * th * tw < _LEAST_TILES or min(channels) < _LEAST_CHANNELS[what]:
+  images = x_shape[0] if isinstance(x_shape[0], int) else 1  # unknown while exporting
+  if images * th * tw < _LEAST_TILES or min(channels) < _LEAST_CHANNELS[what]:
     return False
   return used > 0.6
 

@@ -53,6 +53,7 @@ TABLE = """
                       : losses masks augment models optimizer state step task weights
   inputs              numpy ml_collections : data
   trained             jax ml_collections : build checkpoint config models state task
+  export              jax tensorflow : inference outputs trained
   feed                jax numpy ml_collections : compiler data sharding state step
   evaluate            jax numpy : baselines data metrics pixels sharding
   probe               numpy scipy
@@ -88,6 +89,7 @@ TABLE = """
   commands.probe      numpy tqdm
                       : commands.evaluate commands.features comparison data features
                         intervals probe trained
+  commands.export     : export trained
   commands.report     jax numpy
                       : baselines commands.evaluate comparison data figures masks report
                         trained
