@@ -28,8 +28,8 @@ Completion = Callable[[jax.Array, jax.Array], jax.Array]
 def completion(model: Trained) -> Completion:
   """Returns what is exported: `complete(images, masks)`, a pure function.
 
-  It takes uint8 images `[B, S, S, 3]` and uint8 masks `[B, S, S, 1]`, where all but 0 is
-  hole, and returns uint8 `[B, S, S, 3]` whose known pixels are the ones that came in.
+  It takes uint8 images `[B, S, S, 3]` and uint8 masks `[B, S, S, 1]`, 0 = known and all
+  else hole, and returns uint8 `[B, S, S, 3]` whose known pixels are those that came in.
   For a bottleneck with noise, that of the i-th image is always the same.
   """
   complete = make_complete(model.generator, model.variables, model.task)

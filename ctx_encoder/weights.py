@@ -25,11 +25,12 @@ def load(path: str | os.PathLike[str]) -> Arrays:
 
   Arrays are called as in the file: `features.0.weight` in a PyTorch state dict (which
   may lie under `state_dict`); layer and variable in a Keras file, as in
-  `block1_conv1/kernel`.
+  `block1_conv1/kernel`, in the order of the layers, or of those of each class in files
+  of Keras 3; what the optimiser keeps is left out.
 
   Args:
-    path: `.npz`, `.safetensors`, `.h5` or `.hdf5` (weights saved by Keras), `.pth` or
-      `.pt` (by PyTorch, which is not needed).
+    path: `.npz`, `.safetensors`, `.h5`, `.hdf5` or `.keras` (weights or a model saved
+      by Keras), `.pth` or `.pt` (by PyTorch, which is not needed).
 
   Returns:
     Arrays of numbers with the file's types and axes, perhaps read-only; bfloat16 comes
@@ -115,12 +116,22 @@ def _read_safetensors(path: pathlib.Path) -> Arrays:
   }
 
 
-def _read_keras(path: pathlib.Path) -> Arrays:
+def _read_keras_model(path: pathlib.Path) -> Arrays:
+  """Reads the weights in a model's archive; its configuration is left alone."""
+  with zipfile.ZipFile(path) as archive:
+    member = archive.getinfo("model.weights.h5")
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+      raise ValueError("it is compressed by another method than deflate.")
+    _check_size(member.file_size, path)
+    return _read_keras(path, io.BytesIO(archive.read(member)))
+
+
+def _read_keras(path: pathlib.Path, content: io.BytesIO | None = None) -> Arrays:
   try:
     import h5py
   except ImportError as error:
     raise ModuleNotFoundError(f"Reading {path} needs h5py: pip install h5py") from error
-  with h5py.File(path, "r") as file:
+  with h5py.File(content or path, "r") as file:
     root = _member(file, "model_weights") if "model_weights" in file else file
     listed = "layer_names" in root.attrs
     found = list(_listed_datasets(root) if listed else _numbered_datasets(root))
@@ -171,11 +182,12 @@ def _numbered_datasets(root: Any) -> Iterable[tuple[str, Any]]:
 
   def visit(path, item):  # once for every object, and not for links
     layer, _, number = path.rpartition("/vars/")
-    if layer and hasattr(item, "shape"):
+    if layer and layer != "optimizer" and hasattr(item, "shape"):
       layers.setdefault(layer, {})[number] = item
 
   root.visititems(visit)
-  for path, variables in layers.items():
+  # Keras counts layers of a class: conv2d, conv2d_1 to conv2d_10.
+  for path, variables in sorted(layers.items(), key=lambda item: _natural(item[0])):
     layer = root[f"{path}/vars"].attrs.get("name", path)
     ranks = [len(variables[number].shape) for number in sorted(variables)]
     # A convolution or a dense layer; other layers' variables keep their numbers.
@@ -183,6 +195,11 @@ def _numbered_datasets(root: Any) -> Iterable[tuple[str, Any]]:
     names = {"0": "kernel", "1": "bias"} if plain else {}
     for number, dataset in variables.items():
       yield f"{layer}/{names.get(number, number)}", dataset
+
+
+def _natural(name: str) -> list[tuple[str, int]]:
+  """Returns what to sort names by, so that a_10 comes behind a_2."""
+  return [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)]
 
 
 class _Format(NamedTuple):
@@ -198,6 +215,7 @@ _FORMATS = {
   ".safetensors": _Format("safetensors", rb".{8}\{", _read_safetensors),
   ".h5": _KERAS,
   ".hdf5": _KERAS,
+  ".keras": _Format("a Keras model", rb"PK\x03\x04", _read_keras_model),
   ".pth": _TORCH,
   ".pt": _TORCH,
 }

@@ -4,6 +4,10 @@ Each takes the module `keras`, a `width` that multiplies channels, and an image 
 64, 128 or 256.
 """
 
+import math
+
+import numpy as np
+
 
 def photos(keras, width=1.0, size=128):
   layers = keras.layers
@@ -131,3 +135,25 @@ def patchgan(keras, width=1.0, size=128):
 
 
 NETWORKS = {"photos": photos, "monet": monet, "patchgan": patchgan}
+
+
+def randomize(model, rng):
+  """Weights that keep activations about 1, and no BatchNorm that is the identity."""
+  for layer in model.layers:
+    if not layer.weights:
+      continue
+    shapes = [weight.shape for weight in layer.weights]
+    if len(shapes) == 4:  # BatchNorm: scale, shift, mean, variance
+      weights = [
+        rng.uniform(0.5, 1.5, shapes[0]),
+        rng.normal(0, 0.3, shapes[1]),
+        rng.normal(0, 0.3, shapes[2]),
+        rng.uniform(0.5, 2, shapes[3]),
+      ]
+    else:
+      kernel, bias = shapes
+      summed = math.prod(kernel[:-1])  # products that one output sums
+      if "transpose" in layer.name:
+        summed = 4 * kernel[3]  # at stride 2 it is reached by 4 taps of 4x4
+      weights = [rng.normal(0, summed**-0.5, kernel), rng.normal(0, 0.1, bias)]
+    layer.set_weights([np.float32(weight) for weight in weights])

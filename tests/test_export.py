@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import tiny
 
-from ctx_encoder import build, trained
 from ctx_encoder import export as exporting
-from ctx_encoder.checkpoint import Checkpoints
+from ctx_encoder import trained
 from ctx_encoder.commands import export
 from ctx_encoder.inference import make_complete
 
@@ -37,35 +36,14 @@ MODELS = {
 }
 
 
-def run_folder(workdir, **changes):
-  """Makes a work directory of a generator with random weights and statistics."""
-  config = tiny.config(**NARROW, **changes)
-  color = [200.0, 100.0, 50.0]
-  run = build.run(config, total_steps=1, mean_color=color)
-  state = jax.jit(lambda: run.init(0, average=False))()
-  draw = np.random.default_rng(0)
-  own = state.generator
-
-  def drawn(low, high):
-    return lambda x: np.float32(draw.uniform(low, high, x.shape))
-
-  stats = jax.tree.map(drawn(0.2, 0.8), own.batch_stats)
-  # Biases, which start at 0, and scales are drawn too.
-  params = jax.tree.map(lambda x: x if x.ndim > 1 else drawn(-0.5, 1)(x), own.params)
-  state = state.replace(
-    step=jnp.int32(5000), generator=own.replace(params=params, batch_stats=stats)
-  )
-  with Checkpoints(workdir / "checkpoints") as checkpoints:
-    saved = json.loads(config.to_json_best_effort())
-    checkpoints.save(5000, state, config=saved, extra={"mean_color": color})
-  return workdir
-
-
 @pytest.fixture(scope="module")
 def workdirs(tmp_path_factory):
   """A work directory for each of the models."""
   root = tmp_path_factory.mktemp("runs")
-  return {name: run_folder(root / name, **MODELS[name]) for name in MODELS}
+  return {
+    name: tiny.untrained_run(root / name, 5000, **NARROW, **changes)
+    for name, changes in MODELS.items()
+  }
 
 
 def examples(count=3):

@@ -53,6 +53,7 @@ TABLE = """
                       : losses masks augment models optimizer state step task weights
   inputs              numpy ml_collections : data
   trained             jax ml_collections : build checkpoint config models state task
+  keras_weights       numpy flax h5py : models
   export              jax tensorflow : inference outputs trained
   feed                jax numpy ml_collections : compiler data sharding state step
   evaluate            jax numpy : baselines data metrics pixels sharding
@@ -90,6 +91,10 @@ TABLE = """
                       : commands.evaluate commands.features comparison data features
                         intervals probe trained
   commands.export     : export trained
+  commands.export_keras : keras_weights trained
+  commands.import_keras jax
+                      : build checkpoint commands.sweep config keras_weights state
+                        weights workdir
   commands.report     jax numpy
                       : baselines commands.evaluate comparison data figures masks report
                         trained

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
-from keras_networks import NETWORKS
+from keras_networks import NETWORKS, randomize
 
 from ctx_encoder import conv
 from ctx_encoder.models import PatchGAN, Settings, monet, photos, probabilities
@@ -70,28 +70,6 @@ def from_keras(model, variables):
   ours = unflatten_dict(flat)
   assert jax.tree.map(np.shape, ours) == jax.tree.map(np.shape, variables)
   return ours
-
-
-def randomize(model, rng):
-  """Weights that keep activations about 1, and no BatchNorm that is the identity."""
-  for layer in model.layers:
-    if not layer.weights:
-      continue
-    shapes = [weight.shape for weight in layer.weights]
-    if len(shapes) == 4:  # BatchNorm: scale, shift, mean, variance
-      weights = [
-        rng.uniform(0.5, 1.5, shapes[0]),
-        rng.normal(0, 0.3, shapes[1]),
-        rng.normal(0, 0.3, shapes[2]),
-        rng.uniform(0.5, 2, shapes[3]),
-      ]
-    else:
-      kernel, bias = shapes
-      summed = math.prod(kernel[:-1])  # products that one output sums
-      if "transpose" in layer.name:
-        summed = 4 * kernel[3]  # at stride 2 it is reached by 4 taps of 4x4
-      weights = [rng.normal(0, summed**-0.5, kernel), rng.normal(0, 0.1, bias)]
-    layer.set_weights([np.float32(weight) for weight in weights])
 
 
 # What the report and the specification print

@@ -1,5 +1,7 @@
 """The smallest networks that have every kind of layer: seconds less to compile."""
 
+import json
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import numpy as np
 
 from ctx_encoder import build
 from ctx_encoder import config as configuration
+from ctx_encoder.checkpoint import Checkpoints
 from ctx_encoder.models import PatchGAN, Settings, Stage, layers
 from ctx_encoder.models.bottleneck import Dense
 from ctx_encoder.models.decoder import Decoder
@@ -99,6 +102,27 @@ def config(**changes):
     {name.replace("__", "."): value for name, value in changes.items()}
   )
   return config
+
+
+def untrained_run(workdir, step, **changes):
+  """Makes a work directory of a generator with random weights and statistics."""
+  made, color = config(**changes), [200.0, 100.0, 50.0]
+  run = build.run(made, total_steps=1, mean_color=color)
+  state = jax.jit(lambda: run.init(0, average=False))()
+  draw, own = np.random.default_rng(0), state.generator
+
+  def drawn(low, high):
+    return lambda x: np.float32(draw.uniform(low, high, x.shape))
+
+  stats = jax.tree.map(drawn(0.2, 0.8), own.batch_stats)
+  # Biases, which start at 0, and scales are drawn too.
+  params = jax.tree.map(lambda x: x if x.ndim > 1 else drawn(-0.5, 1)(x), own.params)
+  own = own.replace(params=params, batch_stats=stats)
+  state = state.replace(step=jnp.asarray(step, jnp.int32), generator=own)
+  with Checkpoints(workdir / "checkpoints") as checkpoints:
+    saved = json.loads(made.to_json_best_effort())
+    checkpoints.save(step, state, config=saved, extra={"mean_color": color})
+  return workdir
 
 
 def batch(size=4, side=SIZE, seed=0):

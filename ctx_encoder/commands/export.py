@@ -1,12 +1,13 @@
 """Writes a trained generator to a file that runs without this package.
 
-    ctx-encoder export --workdir runs/photos_block --format stablehlo --output photos.stablehlo
-    ctx-encoder export --workdir runs/photos_block --format savedmodel --output photos_savedmodel
+    ctx-encoder export --workdir runs/photos_block --format stablehlo --output photos.bin
+    ctx-encoder export --workdir runs/photos_block --format savedmodel --output photos
 
 The file takes any number of images and masks, uint8, and returns completed images,
 uint8, whose known pixels are the ones that came in; how to call it is printed. A
-stablehlo file needs jax alone, on CPU, CUDA or TPU; a savedmodel needs TensorFlow alone.
-For weights in Keras's format see `ctx-encoder export-keras`.
+stablehlo file needs jax alone, on CPU, CUDA or TPU, and has its description beside it; a
+savedmodel is a folder and needs TensorFlow alone. For weights in Keras's format see
+`ctx-encoder export-keras`.
 """
 
 import argparse
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--output",
     required=True,
-    help="file (stablehlo) or folder (savedmodel) to write; an older export is replaced",
+    help="file (stablehlo) or folder (savedmodel); an older one is replaced",
   )
   parser.add_argument(
     "--step", type=int, help="of the checkpoint (default: the best, see `evaluate`)"
