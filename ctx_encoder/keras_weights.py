@@ -262,8 +262,7 @@ def read(
         if value.shape != expected[place].shape:
           raise ValueError(
             f"Layer {name} of the file does not fit {'/'.join(layer.path)}: its"
-            f" {place[-1]} is {value.shape}, not {expected[place].shape}. The table of"
-            " the network is printed by export-keras."
+            f" {place[-1]} is {value.shape}, not {expected[place].shape}."
           )
         flat[place] = np.asarray(value, np.float32)
       matches[layer.path] = Match(name, layer.path, values[0].shape)

@@ -1,11 +1,11 @@
 """Writes a trained generator to a file that runs without this package.
 
-    ctx-encoder export --workdir runs/photos_block --format stablehlo --output photos.bin
-    ctx-encoder export --workdir runs/photos_block --format savedmodel --output photos
+    ctx-encoder export --workdir runs/photos --format stablehlo --output photos.bin
+    ctx-encoder export --workdir runs/photos --format savedmodel --output photos
 
 The file takes any number of images and masks, uint8, and returns completed images,
 uint8, whose known pixels are the ones that came in; how to call it is printed. A
-stablehlo file needs jax alone, on CPU, CUDA or TPU, and has its description beside it; a
+stablehlo file needs jax alone, on CPU, CUDA or TPU; its description is beside it. A
 savedmodel is a folder and needs TensorFlow alone. For weights in Keras's format see
 `ctx-encoder export-keras`.
 """

@@ -1,11 +1,12 @@
 """Makes a work directory of the weights of a Keras model.
 
-    ctx-encoder import-keras photos.keras --config configs/photos_center.py --workdir runs/keras
+    ctx-encoder import-keras photos.keras --workdir runs/keras \\
+        --config configs/photos_center.py
 
 The model has to be one of the report's tables, of the width and image size that the
 configuration says (--set changes its fields); what its layers are called does not
 matter, and what was taken for what is printed. Files are those of Keras 3 (.keras,
-.weights.h5) and of Keras 1 and 2 (.h5). Nothing in them is run, and Keras is not needed.
+.weights.h5) and of Keras 1 and 2 (.h5). Nothing in them is run; Keras is not needed.
 
 The work directory serves as one of a run does. Training goes on in it from step 2000,
 which is what the weights count as, so that BatchNorm's running statistics count as
@@ -81,8 +82,8 @@ def make(args: argparse.Namespace) -> list[keras_weights.Match]:
   configuration.validate(config)
   if config.masks.fill == "mean":
     raise ValueError(
-      "masks.fill=mean is the mean colour of data that is not here: give the colour that"
-      " the model was trained with, --set masks.fill=#rrggbb."
+      "masks.fill=mean is the mean colour of data that is not here: give the colour"
+      " that the model was trained with, --set masks.fill=#rrggbb."
     )
   workdir = Path(args.workdir)
   checkpoints = Checkpoints(workdir / "checkpoints")
