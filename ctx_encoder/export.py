@@ -120,7 +120,7 @@ def write_savedmodel(model: Trained, folder: Path) -> None:
     tf.TensorSpec([None, size, size, 3], tf.uint8, "images"),
     tf.TensorSpec([None, size, size, 1], tf.uint8, "masks"),
   ]
-  module = tf.Module()
+  module: Any = tf.Module()
   module.complete = tf.function(function, autograph=False, input_signature=signature)
   serving = tf.function(
     lambda images, masks: {"completed": module.complete(images, masks)},

@@ -20,7 +20,6 @@ from ctx_encoder.models import bottleneck as bottlenecks
 from ctx_encoder.models.layers import BATCH_NORM_EPSILON, LEAKY_SLOPE, Settings
 
 PyTree = Any
-Shapes = tuple[tuple[int, ...], ...]
 
 _KERNEL = (("params", "kernel"), ("params", "bias"))
 _NORM = (
@@ -237,27 +236,19 @@ def read(
   Raises:
     ValueError: a layer does not fit, is missing, or is one too many.
   """
-  theirs: dict[str, list[tuple[str, list[np.ndarray]]]] = {}
-  for name, values in _by_layer(arrays).items():
-    kind = _kind(tuple(value.shape for value in values))
-    if kind is None and any(value.dtype.kind == "f" for value in values):
-      found = ", ".join(str(value.shape) for value in values)
-      raise ValueError(
-        f"Layer {name} of the file, {found}, is of no kind in the network."
-      )
-    if kind is not None:  # the others keep a random seed
-      theirs.setdefault(kind, []).append((name, values))
-  expected, flat, matches = flatten_dict(shapes), {}, {}
-  ours: dict[str, list[Layer]] = {}
+  theirs = _by_kind(arrays)
+  expected: dict[tuple[str, ...], Any] = dict(flatten_dict(shapes))
+  ours: dict[str, list[tuple[Layer, list[tuple[str, ...]]]]] = {}
   for layer in layers:
     if layer.path:
-      places = _WEIGHTS[layer.kind][0]
-      wanted = tuple(expected[kind, *layer.path, name].shape for kind, name in places)
-      ours.setdefault(_kind(wanted) or "", []).append(layer)
-  for kind in (*ours, *(kind for kind in theirs if kind not in ours)):
+      places = [(part, *layer.path, name) for part, name in _WEIGHTS[layer.kind][0]]
+      kind = _kind([expected[place].shape for place in places])
+      assert kind is not None
+      ours.setdefault(kind, []).append((layer, places))
+  flat, matches = {}, {}
+  for kind in sorted(ours.keys() | theirs.keys()):
     wanted, found = ours.get(kind, []), theirs.get(kind, [])
-    for layer, (name, values) in zip(wanted, found, strict=False):
-      places = [(kind, *layer.path, name) for kind, name in _WEIGHTS[layer.kind][0]]
+    for (layer, places), (name, values) in zip(wanted, found, strict=False):
       for place, value in zip(places, values, strict=True):
         if value.shape != expected[place].shape:
           raise ValueError(
@@ -267,30 +258,37 @@ def read(
         flat[place] = np.asarray(value, np.float32)
       matches[layer.path] = Match(name, layer.path, values[0].shape)
     if len(wanted) != len(found):
-      more = [name for name, _ in found[len(wanted) :]] or [
-        "/".join(layer.path) for layer in wanted[len(found) :]
-      ]
+      alone = ["/".join(layer.path) for layer, _ in wanted[len(found) :]]
+      alone += [name for name, _ in found[len(wanted) :]]
       raise ValueError(
-        f"The file has {len(found)} {kind}s and the network {len(wanted)}: without"
-        f" partner is {', '.join(more)}."
+        f"The file has {len(found)} {kind} layers and the network {len(wanted)}:"
+        f" without partner is {', '.join(alone)}."
       )
-  ordered = [matches[layer.path] for layer in layers if layer.path]
-  return {"batch_stats": {}, **unflatten_dict(flat)}, ordered
+  variables = {"batch_stats": {}, **unflatten_dict(flat)}
+  return variables, [matches[layer.path] for layer in layers if layer.path]
 
 
-def _by_layer(arrays: Mapping[str, np.ndarray]) -> dict[str, list[np.ndarray]]:
-  found: dict[str, list[np.ndarray]] = {}
+def _by_kind(
+  arrays: Mapping[str, np.ndarray],
+) -> dict[str, list[tuple[str, list[np.ndarray]]]]:
+  """Returns the names and arrays of the layers of each kind."""
+  by_layer: dict[str, list[np.ndarray]] = {}
   for name, array in arrays.items():
-    found.setdefault(name.rpartition("/")[0], []).append(array)
+    by_layer.setdefault(name.rpartition("/")[0], []).append(array)
+  found: dict[str, list[tuple[str, list[np.ndarray]]]] = {}
+  for name, values in by_layer.items():
+    kind = _kind([value.shape for value in values])
+    if kind is not None:
+      found.setdefault(kind, []).append((name, values))
+    elif any(value.dtype.kind == "f" for value in values):  # else a random seed
+      shapes = ", ".join(str(value.shape) for value in values)
+      raise ValueError(
+        f"Layer {name} of the file is of no kind in the network: {shapes}."
+      )
   return found
 
 
-def _kind(shapes: Shapes) -> str | None:
+def _kind(shapes: Sequence[tuple[int, ...]]) -> str | None:
   """Returns the kind of layer that has weights of these shapes, None if none has."""
-  ranks = [len(shape) for shape in shapes]
-  kinds = {
-    (4, 1): "convolution",
-    (2, 1): "dense layer",
-    (1, 1, 1, 1): "BatchNorm layer",
-  }
-  return kinds.get(tuple(ranks))
+  kinds = {(4, 1): "convolution", (2, 1): "dense", (1, 1, 1, 1): "BatchNorm"}
+  return kinds.get(tuple(map(len, shapes)))

@@ -49,6 +49,7 @@ TABLE = """
   baselines           numpy cv2 skimage
 
   config              ml_collections
+  config_file         : config
   build               jax numpy optax ml_collections
                       : losses masks augment models optimizer state step task weights
   inputs              numpy ml_collections : data
@@ -93,7 +94,7 @@ TABLE = """
   commands.export     : export trained
   commands.export_keras : keras_weights trained
   commands.import_keras jax
-                      : build checkpoint commands.sweep config keras_weights state
+                      : build checkpoint config config_file keras_weights state
                         weights workdir
   commands.report     jax numpy
                       : baselines commands.evaluate comparison data figures masks report
@@ -103,6 +104,7 @@ TABLE = """
                       : data losses models outputs stylize weights
   commands.sweep      : comparison compiler config evaluate trainer
   commands.inpaint    numpy PIL tqdm : compiler figures inpaint outputs
+  commands.sweep      jax : comparison config config_file evaluate trainer
   commands.masks      jax numpy : data figures masks
   configs             : config
   launch              absl jax ml_collections : compiler config huge_pages trainer

@@ -208,7 +208,7 @@ def test_the_archive_is_not_run(models, tmp_path):
     ),
     (
       {"data__image_size": 128},
-      "The file has 9 convolutions and the network 10",
+      "Layer conv2d_transpose_3 of the file does not fit decoder/stage4/conv: its",
     ),
     ({"model__bottleneck": "channelwise"}, "model.bottleneck=channelwise"),
     ({"model__noise_dim": 2}, "model.noise_dim"),
@@ -227,6 +227,28 @@ def test_what_does_not_fit_is_named(workdirs, tmp_path, capsys, changes, message
   assert error.startswith("ctx-encoder import-keras: ")
   assert "\n" not in error
   assert not workdir.exists()
+
+
+def test_a_layer_too_many_and_a_strange_one(workdirs, tmp_path, capsys):
+  import h5py
+
+  path = tmp_path / "ours.weights.h5"
+  call(export_keras, "--workdir", workdirs["photos"], "--output", path)
+  capsys.readouterr()
+  arguments = import_arguments("photos", path, tmp_path / "run")
+  with h5py.File(path, "a") as file:
+    file["layers/dropout/vars/0"] = np.zeros(2, np.uint32)  # a seed, which is no weight
+    file["layers/dense_1/vars/0"] = np.zeros((2, 3), np.float32)
+    file["layers/dense_1/vars/1"] = np.zeros(3, np.float32)
+  assert call(import_keras, *arguments) == 1
+  assert (
+    "The file has 2 dense layers and the network 1: without partner is layers/dense_1."
+    in capsys.readouterr().err
+  )
+  with h5py.File(path, "a") as file:
+    del file["layers/dense_1/vars/1"]
+  assert call(import_keras, *arguments) == 1
+  assert "layers/dense_1 of the file is of no kind" in capsys.readouterr().err
 
 
 def test_bad_files_and_folders(workdirs, tmp_path, capsys):

@@ -21,10 +21,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from ctx_encoder import build, keras_weights, weights
+from ctx_encoder import build, config_file, keras_weights, weights
 from ctx_encoder import config as configuration
 from ctx_encoder.checkpoint import Checkpoints
-from ctx_encoder.commands import sweep
 from ctx_encoder.state import TrainState
 from ctx_encoder.workdir import claimed
 
@@ -75,10 +74,10 @@ def make(args: argparse.Namespace) -> list[keras_weights.Match]:
       not those of the network.
     OSError, ImportError: a file cannot be read, or the folder not written.
   """
-  config = sweep.read_config(args.config)
+  config = config_file.read(args.config)
   for text in args.set:
-    name, (value,) = sweep.parse(text, several=False)
-    sweep.set_field(config, name, value)
+    name, (value,) = config_file.parse(text)
+    config_file.set_field(config, name, value)
   configuration.validate(config)
   if config.masks.fill == "mean":
     raise ValueError(

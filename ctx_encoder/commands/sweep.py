@@ -13,8 +13,6 @@ table.md and results.json in the output folder hold what was reached so far.
 """
 
 import argparse
-import ast
-import importlib.util
 import itertools
 import json
 import os
@@ -26,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ctx_encoder import comparison, evaluate
+from ctx_encoder import comparison, config_file, evaluate
 from ctx_encoder import config as configuration
 
 METRICS = {"psnr_hole": ("PSNR hole (dB)", 1, 2), "l1_hole": ("L1 hole (%)", 100, 2)}
@@ -91,60 +89,21 @@ def make_cells(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
   """
   if len(set(args.seeds)) < len(args.seeds):
     raise ValueError(f"--seeds names one twice: {args.seeds}.")
-  grid = [parse(text, several=True) for text in args.grid]
-  fixed = [parse(text, several=False) for text in args.set]
+  grid = [config_file.parse(text, several=True) for text in args.grid]
+  fixed = [config_file.parse(text) for text in args.set]
   named = [name for name, _ in (*grid, *fixed)]
   if len(set(named)) < len(named):
     raise ValueError(f"--grid and --set name a field twice: {', '.join(named)}.")
   cells = {}
   for values in itertools.product(*(values for _, values in grid)):
     chosen = dict(zip([name for name, _ in grid], values, strict=True))
-    config = read_config(args.config)
+    config = config_file.read(args.config)
     for name, value in ({n: v[0] for n, v in fixed} | chosen).items():
-      set_field(config, name, value)
+      config_file.set_field(config, name, value)
     configuration.validate(config)
     label = "_".join(f"{n.rpartition('.')[2]}={v}" for n, v in chosen.items()) or "run"
     cells[label.replace("/", "-")] = json.loads(config.to_json_best_effort())
   return cells
-
-
-def parse(text: str, *, several: bool) -> tuple[str, list[Any]]:
-  """Returns (field, values) of FIELD=VALUE or FIELD=V1,V2."""
-  name, equals, values = text.partition("=")
-  if not equals or not values:
-    raise ValueError(f"{text!r} is not FIELD=VALUE.")
-  if name not in dict(configuration.fields()):
-    raise ValueError(configuration.unknown(name))
-  parts = values.split(",") if several else [values]
-  return name, [_literal(part) for part in parts]
-
-
-def _literal(text: str) -> Any:
-  try:
-    return ast.literal_eval(text)
-  except (SyntaxError, ValueError):
-    return text
-
-
-def set_field(config: Any, name: str, value: Any) -> None:
-  """Sets a dotted field; raises ValueError where the value is of another type."""
-  try:
-    config.update_from_flattened_dict({name: value})
-  except (TypeError, ValueError) as error:
-    raise ValueError(f"{name} cannot be {value!r}: {error}") from error
-
-
-def read_config(text: str) -> Any:
-  """Returns what a configuration file gives, for FILE or FILE:VARIANT."""
-  path, _, variant = text.partition(":")
-  if not Path(path).is_file():
-    raise FileNotFoundError(f"There is no configuration file {path!r}.")
-  spec = importlib.util.spec_from_file_location("_sweep_config", path)
-  if spec is None or spec.loader is None:
-    raise ImportError(f"{path!r} is not a Python file.")
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config(variant)
 
 
 def train(folder: Path, config: Mapping[str, Any], seed: int, cache: Path) -> str:
