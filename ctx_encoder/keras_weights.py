@@ -35,6 +35,8 @@ _WEIGHTS = {
   "Dense": (_KERNEL, ("kernel", "bias")),
   "BatchNormalization": (_NORM, ("gamma", "beta", "moving_mean", "moving_variance")),
 }
+# By the ranks of its weights, what kind of layer it is.
+_KINDS = {(4, 1): "convolution", (2, 1): "dense", (1, 1, 1, 1): "BatchNorm"}
 _AFTER = {
   "relu": ("ReLU", ""),
   "leaky_relu": ("LeakyReLU", f"negative_slope={LEAKY_SLOPE}"),
@@ -246,7 +248,7 @@ def read(
       assert kind is not None
       ours.setdefault(kind, []).append((layer, places))
   flat, matches = {}, {}
-  for kind in sorted(ours.keys() | theirs.keys()):
+  for kind in _KINDS.values():
     wanted, found = ours.get(kind, []), theirs.get(kind, [])
     for (layer, places), (name, values) in zip(wanted, found, strict=False):
       for place, value in zip(places, values, strict=True):
@@ -290,5 +292,4 @@ def _by_kind(
 
 def _kind(shapes: Sequence[tuple[int, ...]]) -> str | None:
   """Returns the kind of layer that has weights of these shapes, None if none has."""
-  kinds = {(4, 1): "convolution", (2, 1): "dense", (1, 1, 1, 1): "BatchNorm"}
-  return kinds.get(tuple(map(len, shapes)))
+  return _KINDS.get(tuple(map(len, shapes)))
