@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import export as jax_export
 
 from ctx_encoder import outputs
@@ -103,6 +104,7 @@ def write_savedmodel(model: Trained, folder: Path) -> None:
   Raises:
     ModuleNotFoundError: TensorFlow is not installed.
     FileExistsError: there is something else.
+    ValueError: the installed TensorFlow cannot run what the installed jax writes.
     OSError: it cannot be written.
   """
   check_savedmodel(folder)
@@ -126,6 +128,15 @@ def write_savedmodel(model: Trained, folder: Path) -> None:
     lambda images, masks: {"completed": module.complete(images, masks)},
     input_signature=signature,
   )
+  try:  # TensorFlow reads the program when it is first called
+    module.complete(*(np.zeros((1, size, size, c), np.uint8) for c in (3, 1)))
+  except tf.errors.OpError as error:
+    if "StableHLO" not in str(error):
+      raise
+    raise ValueError(
+      f"TensorFlow {tf.__version__} cannot run what jax {jax.__version__} writes, which"
+      " is newer StableHLO: export with an older jax (0.10 goes with TensorFlow 2.21)."
+    ) from error
   folder.parent.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as temporary:
     new = Path(temporary) / "new"

@@ -55,7 +55,7 @@ TABLE = """
   inputs              numpy ml_collections : data
   trained             jax ml_collections : build checkpoint config models state task
   keras_weights       numpy flax h5py : models
-  export              jax tensorflow : inference outputs trained
+  export              jax numpy tensorflow : inference outputs trained
   feed                jax numpy ml_collections : compiler data sharding state step
   evaluate            jax numpy : baselines data metrics pixels sharding
   probe               numpy scipy
