@@ -122,6 +122,12 @@ SCHEMA: dict[str, Any] = {
     ),
     "max_images": Field(0, "use at most this many images; 0 = all", low=0),
     "max_pixels": Field(100_000_000, "refuse images with more pixels", low=1),
+    "max_bad_share": Field(
+      0.1,
+      "bad images are skipped, up to this share of all; above it the run ends",
+      low=0,
+      high=1,
+    ),
     "placement": Field(
       "auto",
       "keep decoded images on the device, or feed batches from the host",

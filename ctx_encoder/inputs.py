@@ -13,7 +13,7 @@ def images(config: ConfigDict, say: Callable[[str], None]) -> data.Data:
   """Returns the training and validation images, and says what they are.
 
   Raises:
-    ValueError: there are too few for a batch, or none at all.
+    ValueError: there are too few for a batch, none at all, or too many bad ones.
     FileNotFoundError: there is no such folder or data set.
   """
   options = config.data
@@ -27,6 +27,7 @@ def images(config: ConfigDict, say: Callable[[str], None]) -> data.Data:
     validation_fraction=options.validation_fraction,
     max_images=options.max_images,
     max_pixels=options.max_pixels,
+    max_bad_share=options.max_bad_share,
     cache=options.cache,
     loader=options.loader,
   )

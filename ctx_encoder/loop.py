@@ -174,7 +174,9 @@ class Loop:
       metrics = {f"eval/{name}": value for name, value in means.items()}
       if first_process():
         self.draw_examples(variables, step)
-    self.history.append(self.position(step, seconds) | metrics)
+    skipped = len(self.validation.skipped)  # of both splits
+    counted = {"skipped_images": skipped} if skipped else {}
+    self.history.append(self.position(step, seconds) | metrics | counted)
     self.draw_curves()
     self.save(state, metrics)
     return metrics

@@ -35,6 +35,7 @@ MAY_CHANGE = (
   "data.path",
   "data.data_dir",
   "data.download",
+  "data.max_bad_share",
   "data.placement",
   "data.cache",
   "data.loader",

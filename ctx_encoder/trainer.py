@@ -156,7 +156,10 @@ def _train(config: ConfigDict, workdir: Path, say: Say, started: float) -> Outco
       started=started,
       say=say,
     )
+    bad = len(images.summary.skipped)
     state, reason = loop.run(state, dispatches, interruption)
+    if len(images.summary.skipped) > bad:
+      say(images.summary.skipped_line())
     if loop.skips.total:
       say(f"Steps skipped since their outcome was not finite: {loop.skips.total}.")
     if reason == "interrupted":

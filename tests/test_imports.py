@@ -38,7 +38,7 @@ TABLE = """
   inference           jax : compiler models pixels task
   step                jax optax : losses masks augment metrics pixels models state task
 
-  data                numpy PIL tensorflow tensorflow_datasets tqdm
+  data                numpy PIL tensorflow tensorflow_datasets google tqdm
   record              jax
   checkpoint          jax orbax : record
   history             tensorboard

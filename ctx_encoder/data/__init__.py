@@ -9,14 +9,16 @@ Nothing here touches the network unless `download` is asked for.
 """
 
 from ctx_encoder.data.dataset import Data, Summary, load
-from ctx_encoder.data.examples import Examples
+from ctx_encoder.data.examples import Examples, Skipped, TooManyBadImages
 from ctx_encoder.data.order import batch_indices, check_batch_size
 from ctx_encoder.data.pipeline import decode_all, train_batches, validation_batches
 
 __all__ = [
   "Data",
   "Examples",
+  "Skipped",
   "Summary",
+  "TooManyBadImages",
   "batch_indices",
   "check_batch_size",
   "decode_all",

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ctx_encoder.data.decode import MAX_PIXELS
-from ctx_encoder.data.examples import Examples
+from ctx_encoder.data.examples import Examples, Skipped
 from ctx_encoder.data.pipeline import decode_all
 from ctx_encoder.data.sources import open_source
 from ctx_encoder.data.split import example_ids, subset, validation_mask
@@ -24,7 +24,7 @@ class Summary:
     path: where it is, or "".
     found: pictures that the source lists, good or bad.
     used: pictures in the two splits; bad ones among them only with cache=none.
-    skipped: {name: reason} of bad ones; grows while pictures are decoded.
+    skipped: the bad ones; grows while pictures are decoded.
     notice: what the user should know about the source, or "".
   """
 
@@ -32,7 +32,7 @@ class Summary:
   path: str
   found: int
   used: int
-  skipped: dict[str, str]
+  skipped: Skipped
   notice: str
 
   def skipped_line(self, show: int = 3) -> str:
@@ -74,6 +74,7 @@ def load(
   validation_fraction: float = 0.2,
   max_images: int = 0,
   max_pixels: int = MAX_PIXELS,
+  max_bad_share: float = 1.0,
   cache: str = "auto",
   loader: str = "auto",
 ) -> Data:
@@ -90,6 +91,8 @@ def load(
       0 = no validation. The embedded photographs have a split of their own.
     max_images: use at most this many; 0 = all.
     max_pixels: skip pictures with more pixels, without decoding them.
+    max_bad_share: end where more than this share of the pictures cannot be used, now or
+      whenever they are read, in [0, 1].
     cache: memory = decode all now and keep them, none = decode at every epoch, auto =
       memory where that takes less than a quarter of what is free.
     loader: tf = tf.data, pillow = threads, auto = tf where it is installed and pictures
@@ -98,7 +101,7 @@ def load(
     Data with both splits. With cache=none a bad picture is only known once it is met.
   Raises:
     FileNotFoundError: there is nothing at `path`.
-    ValueError: a split is empty, or an argument is wrong.
+    ValueError: a split is empty, too many pictures are bad, or an argument is wrong.
     ModuleNotFoundError: the source needs a package that is not installed.
   """
   if cache not in ("auto", "memory", "none"):
@@ -110,8 +113,10 @@ def load(
       f"data.validation_fraction must be in [0, 1), not {validation_fraction:g}."
     )
   found = open_source(source, path, split=split, data_dir=data_dir, download=download)
-  skipped = dict(found.skipped)
   chosen = subset(found.names, max_images)
+  skipped = Skipped(
+    found.skipped, len(chosen) + len(found.skipped), max_share=max_bad_share
+  )
   held_out = found.validation
   if held_out is None:
     held_out = validation_mask(found.names, validation_fraction)
@@ -152,7 +157,7 @@ def load(
 
 
 def _check_splits(
-  train: Examples, validation: Examples, fraction: float, skipped: dict[str, str]
+  train: Examples, validation: Examples, fraction: float, skipped: Skipped
 ) -> None:
   total = len(train) + len(validation)
   reasons = "".join(f" {name}: {skipped[name]}." for name in list(skipped)[:3])

@@ -1,11 +1,49 @@
 """The examples of one split: names, ids and a way to get their pixels."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from ctx_encoder.data.decode import BadImage, decode, dimensions
+
+
+class TooManyBadImages(ValueError):
+  """More pictures than the allowed share cannot be used."""
+
+
+class Skipped(dict[str, str]):
+  """{name: reason} of the pictures that cannot be used, up to a share of all.
+
+  Args:
+    found: what is known from the start.
+    total: pictures in all.
+    max_share: of them that may be skipped, in [0, 1].
+  """
+
+  def __init__(self, found: Mapping[str, str], total: int, max_share: float = 1.0):
+    super().__init__(found)
+    self.total = total
+    self.max_share = max_share
+    self.check()
+
+  def add(self, name: str, reason: str) -> None:
+    """Puts a picture down.
+
+    Raises:
+      TooManyBadImages: that was one too many.
+    """
+    self[name] = reason
+    self.check()
+
+  def check(self) -> None:
+    if len(self) > self.max_share * self.total:
+      last = list(self)[-1]
+      raise TooManyBadImages(
+        f"{len(self)} of {self.total} pictures cannot be used, more than"
+        f" data.max_bad_share={self.max_share:g} allows: mend them, or raise it. The"
+        f" last one is {last}: {self[last]}."
+      )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -19,7 +57,7 @@ class Examples:
     images: uint8 `[N, S, S, 3]` where all are kept in memory, else None.
     read: position to the encoded picture, or its pixels.
     max_pixels: larger pictures are refused.
-    skipped: {name: reason} of what could not be decoded so far, shared by the splits.
+    skipped: what could not be decoded so far, shared by the splits.
     loader: tf or pillow, what decodes them in the background.
   """
 
@@ -29,7 +67,7 @@ class Examples:
   images: np.ndarray | None
   read: Callable[[int], bytes | np.ndarray]
   max_pixels: int
-  skipped: dict[str, str]
+  skipped: Skipped
   loader: str
 
   def __len__(self) -> int:
@@ -45,13 +83,19 @@ class Examples:
     return self.fetch(indices)[0]
 
   def fetch(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Gets pictures, and the next good one, by name, in the place of each bad one.
+    """Gets pictures, and in the place of each bad one the next good one by name.
+
+    So batches stay full, the others stay in their places, and which one is put in is a
+    function of what is bad alone; the last name is followed by the first. A file may
+    vanish or be spoiled at any time: it is put down in `skipped` when it is next read,
+    and not tried again.
 
     Args:
       indices: `K` positions.
     Returns:
       uint8 `[K, S, S, 3]`, and int32 `[K]`, the positions they really come from.
     Raises:
+      TooManyBadImages: more than the share that `skipped` allows.
       ValueError: not one picture can be decoded.
     """
     if self.images is not None:
@@ -81,9 +125,9 @@ class Examples:
     try:
       return decode(self.read(index), self.image_size, self.max_pixels)
     except BadImage as error:
-      self.skipped[name] = str(error)
+      self.skipped.add(name, str(error))
     except OSError as error:
-      self.skipped[name] = f"cannot be read: {error.strerror or error}"
+      self.skipped.add(name, f"cannot be read: {error.strerror or error}")
     return None
 
   def dimensions(self, index: int) -> tuple[int, int] | None:

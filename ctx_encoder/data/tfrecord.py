@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ctx_encoder.data.decode import BadImage
 from ctx_encoder.data.tensorflow_import import require_tensorflow
 
 IMAGE_KEYS = ("image", "image/encoded")
@@ -177,7 +178,11 @@ def _list(
         start, offset = offset, offset + _HEADER.size + len(record) + _FOOTER_SIZE
         if shard.records is not None and number not in shard.records:
           continue
-        feature = tf.train.Example.FromString(record).features.feature
+        try:
+          feature = _features(record)
+        except BadImage as error:
+          skipped[f"{shard.name}/{number:05d}"] = str(error)
+          continue
         features.update(feature)
         name = _unique(_name(feature) or f"{shard.name}/{number:05d}", places)
         key = next((key for key in image_keys if _bytes(feature, key)), None)
@@ -202,10 +207,20 @@ def _list(
     path, offset, length, key = places[names[position]]
     with path.open("rb") as file:
       file.seek(offset)
-      example = tf.train.Example.FromString(file.read(length))
-    return example.features.feature[key].bytes_list.value[0]
+      return _bytes(_features(file.read(length)), key)
 
   return (names, read, skipped), labels
+
+
+def _features(record: bytes) -> Any:
+  """Returns {name: feature} of a record; raises BadImage if it has none."""
+  from google.protobuf.message import DecodeError  # comes with TensorFlow
+
+  try:
+    example = require_tensorflow("TFRecord files").train.Example.FromString(record)
+  except DecodeError as error:
+    raise BadImage("its record is no tf.train.Example") from error
+  return example.features.feature
 
 
 def _bytes(feature: Any, key: str) -> bytes:

@@ -3,15 +3,20 @@
   python tests/faults/kill.py --kills 30
 
 A run of a small network is killed with SIGKILL and started again until it has been
-killed that often, and then left to end. Every start has to go on from the last whole
-checkpoint, and the end has to be that of a run that was never killed, bit for bit.
+killed that often, and then left to end. In turn a kill comes while the run starts,
+while it trains, and while a checkpoint is being written; the moment itself is random.
+Every start has to go on from the last checkpoint that was finished, and the end has to
+be that of a run that was never killed, bit for bit.
+
+Checkpoints are written in the background, and a save waits for the one before: what a
+kill costs is less than the steps between three saves.
 """
 
-import argparse
 import json
 import os
 import pathlib
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -19,6 +24,7 @@ import time
 
 import jax
 import numpy as np
+import table
 
 ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -28,104 +34,167 @@ from ctx_encoder import config as configuration  # noqa: E402
 from ctx_encoder.checkpoint import Checkpoints  # noqa: E402
 
 SAVE_EVERY = 10
+PATIENCE = 300  # seconds that a start may take
+MOMENTS = ("start", "train", "save")
+FLAGS = {
+  "data.image_size": 16,
+  "discriminator.depth": 1,
+  "discriminator.width": 0.03,
+  "model.width": 0.03,
+  "batch_size": 4,
+  "eval.batch_size": 64,
+  "checkpoint.every_steps": SAVE_EVERY,
+  "log.every_steps": 1,
+}
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
-  parser.add_argument("--kills", type=int, default=30)
-  parser.add_argument("--steps", type=int, default=3000)
-  parser.add_argument("--seed", type=int, default=0, help="of the moments")
+  parser = table.parser(__doc__)
+  parser.add_argument("--kills", type=int, help="30 unless given, 6 with --quick")
+  parser.add_argument("--steps", type=int, help="40 a kill unless given")
   args = parser.parse_args()
-  draw = random.Random(args.seed)
+  kills = args.kills or (6 if args.quick else 30)
+  steps = args.steps or 40 * kills
   with tempfile.TemporaryDirectory() as folder:
-    uncut, killed = pathlib.Path(folder, "uncut"), pathlib.Path(folder, "killed")
-    began = time.time()
-    assert start(uncut, args.steps, folder).wait() == 0
-    whole = time.time() - began
-    print(f"The uncut run took {whole:.0f} s.", flush=True)
-    lost = []
-    for number in range(1, args.kills + 1):
-      process = start(killed, args.steps, folder)
-      # Somewhere between its start and a thirtieth of the steps after its first.
-      delay = draw.uniform(0, STARTUP) + draw.uniform(0, whole / args.kills)
-      try:
-        code = process.wait(timeout=delay)
-        assert code == 0, f"A run ended with {code}: see {folder}"
-        print(f"The run was done after {number - 1} kills; more --steps allow more.")
-        break
-      except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-      saved = Checkpoints(killed / "checkpoints").latest() or 0
-      made = last_step(killed)
-      lost.append(made - saved)
-      print(
-        f"kill {number}: after {delay:.1f} s, step {made}, saved {saved}", flush=True
-      )
-      assert made - saved <= SAVE_EVERY + 1, "More was lost than since the last save."
-    assert start(killed, args.steps, folder).wait() == 0
-    different = [
-      name
-      for name, (one, other) in pairs(uncut, killed, args.steps).items()
-      if not np.array_equal(one, other)
-    ]
-  print(
-    f"{len(lost)} kills; steps lost: {sum(lost)} in all, {max(lost)} at the most;"
-    f" arrays that differ in the end: {different or 'none'}"
-  )
-  sys.exit(bool(different))
+    rows = [try_out(pathlib.Path(folder), kills, steps, random.Random(args.seed))]
+  table.finish(rows, args.output)
 
 
-STARTUP = 6.0  # seconds, about
-
-
-def start(workdir: pathlib.Path, steps: int, folder: str) -> subprocess.Popen:
-  flags = {
-    "data.image_size": 16,
-    "discriminator.depth": 1,
-    "discriminator.width": 0.03,
-    "model.width": 0.03,
-    "batch_size": 4,
-    "num_steps": steps,
-    "eval.every_epochs": 1000,
-    "checkpoint.every_steps": SAVE_EVERY,
-    "log.every_steps": 1,
-  }
-  command = [sys.executable, str(ROOT / "launch.py")]
-  command += [f"--config={ROOT / 'configs/quickstart.py'}", f"--workdir={workdir}"]
-  command += [f"--config.{name}={value}" for name, value in flags.items()]
-  with pathlib.Path(folder, "log").open("a") as log:
-    return subprocess.Popen(command, stdout=log, stderr=log, env=os.environ)
-
-
-def last_step(workdir: pathlib.Path) -> int:
-  """Returns the last step that the log tells of."""
-  path = workdir / "metrics.jsonl"
-  lines = path.read_text().splitlines() if path.exists() else []
-  for line in reversed(lines):
-    try:
-      return json.loads(line)["step"]
-    except ValueError:
-      continue  # cut off
-  return 0
-
-
-def pairs(one: pathlib.Path, other: pathlib.Path, step: int) -> dict:
-  """Returns {array: its values in both runs}."""
-  found = []
-  for workdir in (one, other):
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    config = configuration.from_saved(checkpoints.read_config(step))
-    run = build.run(config, total_steps=step)
-    abstract = jax.eval_shape(
-      lambda run=run, config=config: run.init(0, average=config.ema_decay > 0)
+def try_out(
+  folder: pathlib.Path, kills: int, steps: int, draw: random.Random
+) -> table.Row:
+  run = Run(folder / "killed", steps)
+  lost, in_saves, wrong = [], 0, []
+  startup = 5.0  # seconds until the first step, as the last start took
+  for number in range(1, kills + 1):
+    moment = MOMENTS[number % 3]
+    began, start = time.time(), run.saved()
+    process = run.start()
+    if moment == "start":
+      time.sleep(draw.uniform(0, startup))
+    else:
+      wait_for(run.trains, process)
+      startup = time.time() - began
+      if moment == "train":
+        time.sleep(draw.uniform(0, 2))
+      else:
+        wait_for(lambda began=began: run.saving(began), process)
+        time.sleep(draw.uniform(0, 0.2))
+    if process.poll() is not None:
+      wrong.append(f"it ended by itself, {process.returncode}, {number} kills in")
+      print(run.output()[-2000:], flush=True)
+      break
+    process.kill()
+    process.wait()
+    in_saves += run.saving(began)
+    if start and moment != "start" and run.resumed() != start:
+      wrong.append(f"it went on at {run.resumed()} and not at {start}")
+    lost.append(max(run.made() - run.saved(), 0))
+    if run.saved() < start or lost[-1] >= 2 * SAVE_EVERY:
+      wrong.append(f"it was at {run.made()}, and {run.saved()} is saved")
+    print(
+      f"kill {number} ({moment}): {time.time() - began:.1f} s, step {run.made()},"
+      f" saved {run.saved()}",
+      flush=True,
     )
-    state, _ = checkpoints.restore(abstract, step)
+  uncut = Run(folder / "uncut", steps)
+  for whole in (run, uncut):
+    if whole.start().wait(timeout=2 * PATIENCE):
+      wrong.append(f"{whole.workdir.name}: {whole.output()[-300:]}")
+  if not wrong:
+    wrong += differences(uncut, run)
+  return table.Row(
+    f"SIGKILL of a run of {steps} steps, saved every {SAVE_EVERY}, at random moments",
+    len(lost),
+    f"{in_saves} of them during a save; lost {sum(lost)} steps in all, {max(lost)} at"
+    f" the most; in the end {'; '.join(wrong) or 'all arrays and the log are equal'}",
+    not wrong,
+  )
+
+
+class Run:
+  """A run in a folder of its own."""
+
+  def __init__(self, workdir: pathlib.Path, steps: int):
+    self.workdir, self.steps = workdir, steps
+    self.checkpoints = Checkpoints(workdir / "checkpoints")
+    self._log = workdir.with_suffix(".log")
+
+  def start(self) -> subprocess.Popen:
+    command = [sys.executable, str(ROOT / "launch.py")]
+    command += [f"--config={ROOT / 'configs/quickstart.py'}"]
+    command += [f"--workdir={self.workdir}", f"--config.num_steps={self.steps}"]
+    command += [f"--config.{name}={value}" for name, value in FLAGS.items()]
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "JAX_PLATFORMS": "cpu"}
+    with self._log.open("w") as log:
+      return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+
+  def output(self) -> str:
+    """Returns what the last start has printed."""
+    return self._log.read_text()
+
+  def trains(self) -> bool:
+    return "First step after" in self.output()
+
+  def resumed(self) -> int | None:
+    found = re.search(r"Resuming at step (\d+)", self.output())
+    return int(found[1]) if found else None
+
+  def saved(self) -> int:
+    return self.checkpoints.latest() or 0
+
+  def saving(self, since: float) -> bool:
+    """Returns whether a checkpoint is half written, and not by an earlier start."""
+    unfinished = self.workdir.glob("checkpoints/*.orbax-checkpoint-tmp*")
+    return any(changed(folder) > since for folder in unfinished)
+
+  def made(self) -> int:
+    """Returns the last step that the log tells of."""
+    return max((line["step"] for line in self.lines()), default=0)
+
+  def lines(self) -> list[dict]:
+    path = self.workdir / "metrics.jsonl"
+    texts = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(text) for text in texts if text.endswith("\n")]
+
+
+def changed(path: pathlib.Path) -> float:
+  """Returns when a file or folder was changed last, 0 where it is no more."""
+  try:
+    return path.stat().st_ctime
+  except FileNotFoundError:
+    return 0.0
+
+
+def wait_for(condition, process: subprocess.Popen) -> None:
+  """Waits until a condition holds or the process has ended."""
+  deadline = time.time() + PATIENCE
+  while not condition() and process.poll() is None:
+    if time.time() > deadline:
+      process.kill()
+      raise TimeoutError(f"Nothing happened for {PATIENCE} s.")
+    time.sleep(0.005)
+
+
+def differences(one: Run, other: Run) -> list[str]:
+  """Returns what is not the same at the end of two runs."""
+  states, logs = [], []
+  for run in (one, other):
+    config = configuration.from_saved(run.checkpoints.read_config(run.steps))
+    parts = build.run(config, total_steps=run.steps)
+    abstract = jax.eval_shape(
+      lambda parts=parts, config=config: parts.init(0, average=config.ema_decay > 0)
+    )
+    state, _ = run.checkpoints.restore(abstract, run.steps)
     leaves = jax.tree_util.tree_leaves_with_path(state)
-    found.append({jax.tree_util.keystr(p): np.asarray(x) for p, x in leaves})
-  return {name: (value, found[1][name]) for name, value in found[0].items()}
+    states.append({jax.tree_util.keystr(p): np.asarray(x) for p, x in leaves})
+    logs.append([{k: v for k, v in x.items() if k != "seconds"} for x in run.lines()])
+  found = [
+    f"{name} differs"
+    for name, value in states[0].items()
+    if not np.array_equal(value, states[1][name])
+  ]
+  return found if logs[0] == logs[1] else [*found, "the logs differ"]
 
 
 if __name__ == "__main__":
