@@ -51,10 +51,10 @@ FLAGS = {
 def main() -> None:
   parser = table.parser(__doc__)
   parser.add_argument("--kills", type=int, help="30 unless given, 6 with --quick")
-  parser.add_argument("--steps", type=int, help="40 a kill unless given")
+  parser.add_argument("--steps", type=int, help="30 a kill unless given")
   args = parser.parse_args()
   kills = args.kills or (6 if args.quick else 30)
-  steps = args.steps or 40 * kills
+  steps = args.steps or 30 * kills
   with tempfile.TemporaryDirectory() as folder:
     rows = [try_out(pathlib.Path(folder), kills, steps, random.Random(args.seed))]
   table.finish(rows, args.output)
