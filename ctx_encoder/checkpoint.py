@@ -27,7 +27,9 @@ _LOG = logging.getLogger(__name__)
 
 def _worth_telling(entry: logging.LogRecord) -> bool:
   by_orbax = f"{os.sep}orbax{os.sep}" in entry.pathname
-  return entry.levelno >= logging.WARNING or not by_orbax
+  # What a save fails with is raised by `Checkpoints.wait` too.
+  worth = entry.levelno >= logging.WARNING and not entry.exc_info
+  return worth or not by_orbax
 
 
 # Orbax tells every step of every save through absl's logger, which others use too.
@@ -106,7 +108,7 @@ class Checkpoints:
       extra: what else `restore` shall return, JSON.
     Raises:
       TypeError: `config` or `extra` is not JSON.
-      Exception: whatever the save before failed with.
+      OSError: the save before could not be written.
     """
     self.wait()
     step = int(step)
@@ -183,18 +185,22 @@ class Checkpoints:
     return self._read_readable(step)["extra"]
 
   def wait(self) -> None:
-    """Waits until the last save is finished; raises what it failed with."""
+    """Waits until the last save is finished; raises OSError where it has failed."""
     if self._writer is None or self._saving is None:
       return
     try:
       self._saving.result()  # ends a thread too, which Orbax's own wait does not
-    except Exception:
+    except Exception as error:  # of Orbax or TensorStore, of any type
       with contextlib.suppress(Exception):
         self._writer.wait()  # Orbax raises an error once in every thread that waits
       self._writer.reload()  # what that save would have replaced is still there
+      reason = " ".join(str(error).split())[-300:]  # the cause is at the end
+      raise OSError(
+        f"The checkpoint of step {self._record['step']} cannot be written to"
+        f" {self._directory}, those before it are whole: {reason}"
+      ) from error
+    finally:
       self._saving = None
-      raise
-    self._saving = None
 
   def close(self) -> None:
     """Waits for the last save and ends Orbax's threads; raises as `wait` does."""

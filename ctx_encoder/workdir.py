@@ -1,6 +1,7 @@
 """A run's folder: it can be written to, and one run at a time writes to it."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,8 @@ def claimed(folder: Path) -> Iterator[Path]:
     folder: made if it is not there.
 
   Raises:
-    OSError: it cannot be written to, or another process has claimed it.
+    OSError: it cannot be written to, or another process has claimed it; or its disk
+      is full, now or later.
   """
   path = folder / LOCK
   made = _first_missing(folder)
@@ -40,6 +42,13 @@ def claimed(folder: Path) -> Iterator[Path]:
     _lock(file, folder)
     try:
       yield folder
+    except OSError as error:
+      if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        raise
+      raise OSError(
+        f"No space is left for the work directory {folder}. Checkpoints that were"
+        " finished are whole: make room, and the same command goes on from the last."
+      ) from error
     finally:
       if made and list(folder.iterdir()) == [path]:
         path.unlink()

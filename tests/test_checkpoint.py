@@ -399,7 +399,7 @@ def files_limited_to(size):
 
 class TestFailure:
   @pytest.mark.parametrize("call", ["wait", "close", "save", "restore", "with"])
-  def test_of_a_write_is_raised_once(self, copy, call):
+  def test_of_a_write_is_raised_once(self, copy, call, caplog):
     big = {"x": jnp.asarray(np.random.default_rng(0).normal(size=1 << 17), jnp.float32)}
     checkpoints = Checkpoints(copy)
     calls = {
@@ -411,8 +411,10 @@ class TestFailure:
     }
     with files_limited_to(1 << 18):
       checkpoints.save(3, big, config={})
-      with pytest.raises(Exception, match="File too large"):
+      with pytest.raises(OSError, match=r"step 3 cannot be .*File too large") as error:
         calls[call]()
+    assert "\n" not in str(error.value)
+    assert not [entry for entry in caplog.records if entry.exc_info]
     checkpoints.wait()
     assert checkpoints.steps() == [1, 2]
     checkpoints.save(5, make_state(5), config={})  # the disk has room again

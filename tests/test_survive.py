@@ -161,6 +161,16 @@ def test_a_folder_that_cannot_be_written_to(make_config, tmp_path, blocked):
     trainer.train(make_config(), folder, say=lambda text: None)
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+def test_a_full_disk_is_told_of(tmp_path):
+  with (
+    pytest.raises(OSError, match=f"No space is left for the work directory {tmp_path}"),
+    workdir.claimed(tmp_path),
+    open("/dev/full", "w") as full,
+  ):
+    full.write("a line of the log")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_without_permission(make_config, tmp_path):
   tmp_path.chmod(0o500)
