@@ -8,8 +8,8 @@ while it trains, and while a checkpoint is being written; the moment itself is r
 Every start has to go on from the last checkpoint that was finished, and the end has to
 be that of a run that was never killed, bit for bit.
 
-Checkpoints are written in the background, and a save waits for the one before. So a kill
-costs the steps since the last save that was finished: at most those between three saves.
+Checkpoints are written in the background, and a save waits for the one before. So a
+kill costs the steps since the last save that was finished: at most those between three.
 """
 
 import json

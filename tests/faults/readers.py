@@ -1,0 +1,356 @@
+"""Gives mutated files to every reader: pictures, TFRecords, weights.
+
+  python tests/faults/readers.py
+  python tests/faults/readers.py --only jpeg webp
+
+Bits are flipped, bytes set to extremes, and pieces cut out, repeated, zeroed, moved or
+taken from another file. A reader may give something or refuse it in its own way:
+BadImage, ValueError, or by putting it down as skipped. Each kind is read in a process
+of its own: what ends that process, what takes longer than 30 seconds, and every other
+exception is a failure, and so is any sign of unpickling. Bombs are small files whose
+headers announce up to 65535x65535 pixels.
+"""
+
+import contextlib
+import functools
+import pathlib
+import queue
+import random
+import resource
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import table
+
+TESTS = pathlib.Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS.parent)]
+
+import pictures  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from ctx_encoder.data import tfrecord  # noqa: E402
+from ctx_encoder.data.decode import BadImage, decode  # noqa: E402
+
+MAX_PIXELS = 1_000_000
+PATIENCE = 30  # seconds, and for the first file of a process ten times as many
+FORBIDDEN = ("pickle.find_class", "os.system", "subprocess.Popen", "socket.connect")
+
+Cases = Callable[[random.Random], bytes]
+Read = Callable[[bytes], object]
+
+
+def main() -> None:
+  parser = table.parser(__doc__)
+  parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS))
+  parser.add_argument("--child", nargs=2, type=int, help="first and last case: read")
+  args = parser.parse_args()
+  if args.child:
+    return child(args.only[0], range(*args.child), args.seed)
+  count = 100 if args.quick else 1000
+  rows = []
+  for kind in args.only:
+    rows.append(fuzz(kind, count, args.seed))
+    print(rows[-1], flush=True)
+  return table.finish(rows, args.output)
+
+
+def fuzz(kind: str, count: int, seed: int) -> table.Row:
+  """Lets processes read all cases, and starts another where one has ended."""
+  outcomes, wrong, at, peak = Counter(), [], 0, 0
+  while at < count:
+    lines: queue.Queue[str | None] = queue.Queue()
+    command = [sys.executable, __file__, "--only", kind, "--seed", str(seed)]
+    process = subprocess.Popen(
+      [*command, "--child", str(at), str(count)],
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for stream, take in ((process.stdout, lines.put), (process.stderr, None)):
+      threading.Thread(target=drain, args=(stream, take), daemon=True).start()
+    patience = 10 * PATIENCE
+    while True:
+      try:
+        line = lines.get(timeout=patience)
+      except queue.Empty:
+        process.kill()
+        wrong.append(f"case {at} hangs")
+        break
+      if line is None:
+        break
+      number, outcome, grown = line.split("\t")
+      at, patience, peak = int(number) + 1, PATIENCE, max(peak, int(grown))
+      outcomes[outcome] += 1
+      if outcome not in ("read", "refused"):
+        wrong.append(f"case {number}: {outcome}")
+    process.wait()
+    if at < count:
+      wrong.append(f"case {at} ended its process: {process.returncode}")
+      at += 1
+  print(*wrong[:20], sep="\n", flush=True)
+  return table.Row(
+    KINDS[kind][0],
+    count,
+    f"{outcomes['read']} read, {outcomes['refused']} refused, {len(wrong)} otherwise;"
+    f" memory grew by {peak / 2**20:.0f} MiB at the most"
+    + "".join(f"; {problem}" for problem in wrong[:3]),
+    not wrong,
+  )
+
+
+def drain(stream, take: Callable[[str | None], None] | None) -> None:
+  for line in stream:
+    if take:
+      take(line.rstrip("\n"))
+  if take:
+    take(None)
+
+
+def child(kind: str, numbers: range, seed: int) -> None:
+  """Reads mutated files; prints a line for each: its number, outcome, memory."""
+  warnings.simplefilter("ignore")
+  forbidden: list[str] = []
+  _, make, read = KINDS[kind]
+  cases = make()
+  with contextlib.suppress(Exception):
+    read(cases(random.Random(seed)))  # imports what is needed, before memory is noted
+  sys.addaudithook(lambda event, _: event in FORBIDDEN and forbidden.append(event))
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  for number in numbers:
+    data = cases(random.Random(f"{seed} {kind} {number}"))
+    try:
+      outcome = "refused" if read(data) is None else "read"
+    except ValueError:  # BadImage is one
+      outcome = "refused"
+    except Exception as error:
+      outcome = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    if forbidden:
+      outcome = f"it has done {forbidden.pop()}"
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    print(number, outcome, 1024 * grown, sep="\t", flush=True)
+
+
+def mutated(data: bytes, other: bytes, draw: random.Random) -> bytes:
+  """Returns a file after one to four mutations, more of them near its start."""
+  found = bytearray(data)
+  for _ in range(draw.randint(1, 4)):
+    size = len(found)
+    if not size:
+      break
+    at = draw.randrange(min(size, 64) if draw.random() < 0.4 else size)
+    piece = slice(at, at + draw.randint(1, max(1, size // 4)))
+    match draw.randrange(8):
+      case 0:
+        found[at] ^= 1 << draw.randrange(8)
+      case 1:
+        found[at] = draw.choice((0, 1, 0x7F, 0x80, 0xFF))
+      case 2:
+        found[at : at + 4] = draw.choice((b"\xff" * 4, b"\x7f\xff\xff\xff", bytes(4)))
+      case 3:
+        del found[at:]
+      case 4:
+        del found[piece]
+      case 5:
+        found[at:at] = found[piece]
+      case 6:
+        found[piece] = bytes(len(found[piece]))
+      case 7:
+        found[piece] = other[piece]
+  return bytes(found)
+
+
+# Pictures
+
+
+def read_picture(data: bytes) -> object:
+  square = decode(data, 32, MAX_PIXELS)
+  assert square.shape == (32, 32, 3), square.shape
+  return square
+
+
+def encoded(kind: str, **options) -> Cases:
+  whole = [
+    pictures.encode(pictures.noise(48, 64, seed=seed), kind, **options)
+    for seed in (0, 1)
+  ]
+  return lambda draw: mutated(*draw.sample(whole, 2), draw)
+
+
+def bombs() -> Cases:
+  """Headers that announce more than is allowed, before little or nothing."""
+
+  def put(data: bytes, at: int, form: str, *numbers: int) -> bytes:
+    packed = struct.pack(form, *numbers)
+    return data[:at] + packed + data[at + len(packed) :]
+
+  noise = pictures.noise(48, 64)
+  jpeg, bmp, gif = (pictures.encode(noise, kind) for kind in ("JPEG", "BMP", "GIF"))
+  exif = Image.Exif()
+  exif[0x0112] = 1
+  webp = pictures.encode(noise, "WEBP", exif=exif)  # with an extended header
+  assert webp[12:16] == b"VP8X"
+  sof = jpeg.index(b"\xff\xc0") + 5
+
+  def case(draw: random.Random) -> bytes:
+    width, height = draw.randint(1001, 65535), draw.randint(1001, 65535)
+    match draw.randrange(6):
+      case 0:
+        header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+        crc = struct.pack(">I", zlib.crc32(b"IHDR" + header))
+        rows = pictures.png(64, 1, 8, 2, [bytes(192)])
+        return rows[:16] + header + crc + rows[33:]
+      case 1:
+        return put(jpeg, sof, ">HH", height, width)
+      case 2:
+        return put(bmp, 18, "<ii", width, height)
+      case 3:
+        return put(gif, 6, "<HH", width, height)
+      case 4:
+        low = [n.to_bytes(3, "little") for n in (width - 1, height - 1)]
+        return webp[:24] + b"".join(low) + webp[30:]
+      case _:  # a TIFF of one strip that is not there
+        tags = [(256, width), (257, height), (258, 8), (259, 1), (262, 1)]
+        tags += [(273, 8), (277, 1), (278, height), (279, width * height % 2**32)]
+        body = b"".join(struct.pack("<HHII", tag, 4, 1, x) for tag, x in tags)
+        return b"II*\0" + struct.pack("<IH", 8, len(tags)) + body + bytes(4)
+
+  return case
+
+
+def refuse_bomb(data: bytes) -> None:
+  try:
+    decode(data, 32, MAX_PIXELS)
+  except BadImage as error:
+    # libwebp refuses a canvas that its pictures do not fill by itself.
+    if "max_pixels" in str(error) or data[:4] == b"RIFF":
+      return
+    raise RuntimeError(f"{data[:4]!r} was refused for: {error}") from error
+  raise RuntimeError("it was decoded")
+
+
+# TFRecords
+
+
+@functools.cache
+def scratch() -> pathlib.Path:
+  folder = tempfile.TemporaryDirectory()
+  scratch.keep = folder  # removed when the process ends
+  return pathlib.Path(folder.name)
+
+
+def read_records(data: bytes) -> int | None:
+  """Reads all pictures that a file lists; returns how many, or None."""
+  path = scratch() / "x.tfrec"
+  path.write_bytes(data)
+  names, read, _ = tfrecord.list_tfrecords(path)
+  good = 0
+  for position in range(len(names)):
+    with contextlib.suppress(BadImage):
+      decode(read(position), 32, MAX_PIXELS)
+      good += 1
+  return good or None
+
+
+def examples() -> Iterator[bytes]:
+  import tensorflow as tf
+
+  def feature(value):
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+  for number in range(4):
+    picture = pictures.encode(pictures.noise(24, 24, seed=number), "JPEG")
+    features = {"image": feature(picture), "image_name": feature(b"%d" % number)}
+    example = tf.train.Example(features=tf.train.Features(feature=features))
+    yield example.SerializeToString()
+
+
+def written(records: list[bytes]) -> bytes:
+  import tensorflow as tf
+
+  path = scratch() / "written.tfrec"
+  with tf.io.TFRecordWriter(str(path)) as writer:
+    for record in records:
+      writer.write(record)
+  return path.read_bytes()
+
+
+def damaged_records() -> Cases:
+  whole = list(examples())
+  files = [written(whole), written(whole[::-1])]
+  return lambda draw: mutated(*draw.sample(files, 2), draw)
+
+
+def damaged_examples() -> Cases:
+  """Records that are not what they should be, with the right checksums."""
+  whole = list(examples())
+  return lambda draw: written([mutated(*draw.sample(whole, 2), draw) for _ in whole])
+
+
+# Weights
+
+
+def weights(name: str) -> Cases:
+  import test_weights  # its writers, which need PyTorch, h5py and safetensors
+
+  test_weights.WRITERS[name](scratch() / name)
+  whole = (scratch() / name).read_bytes()
+  payload = b"cposix\nsystem\n(S'touch hacked'\ntR."
+
+  def case(draw: random.Random) -> bytes:
+    data = mutated(whole, whole[::-1], draw)
+    if draw.random() < 0.2:
+      at = draw.randrange(len(data) + 1)
+      data = data[:at] + payload + data[at:]
+    return data
+
+  return case
+
+
+def read_weights(name: str, data: bytes) -> object:
+  from ctx_encoder import weights
+
+  path = scratch() / f"mutated{pathlib.Path(name).suffix}"
+  path.write_bytes(data)
+  return weights.load(path)
+
+
+KINDS: dict[str, tuple[str, Callable[[], Cases], Read]] = {
+  kind.lower() + "".join(options): (
+    f"{kind} {''.join(options)}".strip() + ", mutated",
+    functools.partial(encoded, kind, **options),
+    read_picture,
+  )
+  for kind, options in [
+    ("JPEG", {}),
+    ("JPEG", {"progressive": True}),
+    ("PNG", {}),
+    ("WEBP", {}),
+    ("WEBP", {"lossless": True}),
+    ("TIFF", {}),
+    ("BMP", {}),
+    ("GIF", {}),
+  ]
+}
+KINDS["bombs"] = "Decompression bombs of six formats", bombs, refuse_bomb
+KINDS["records"] = "TFRecord files, mutated", damaged_records, read_records
+KINDS["examples"] = (
+  "Examples in TFRecord files, mutated, with right checksums",
+  damaged_examples,
+  read_records,
+)
+for file in ("plain.npz", "weights.safetensors", "zip.pth", "legacy.pt", "keras.h5"):
+  KINDS[file] = (
+    f"Weights, {file}, mutated",
+    functools.partial(weights, file),
+    functools.partial(read_weights, file),
+  )
+
+if __name__ == "__main__":
+  main()
