@@ -4,8 +4,12 @@ import functools
 import json
 import os
 import pathlib
+import re
+import signal
+import socket
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +17,8 @@ import numpy as np
 import pytest
 import tiny
 
-from ctx_encoder import build, figures, loop, trainer, workdir
+from ctx_encoder import build, figures, history, loop, trainer, workdir
+from ctx_encoder.checkpoint import Checkpoints
 from ctx_encoder.step import skip_nonfinite
 
 STEPS = 6
@@ -187,3 +192,69 @@ def test_what_was_made_for_nothing_is_taken_away(make_config, tmp_path):
   with pytest.raises(FileNotFoundError):
     trainer.train(make_config(data__path="nowhere"), folder, say=lambda text: None)
   assert folder.exists()
+
+
+# Several processes
+
+
+@pytest.mark.slow
+def test_a_notice_to_one_process_ends_all_at_the_same_step(
+  photographs, tmp_path, compilation_cache
+):
+  """Only the second of two gets SIGTERM, as a machine that is taken away does."""
+  root = pathlib.Path(__file__).parent.parent
+  options = {
+    "data.path": photographs,
+    "data.image_size": 16,
+    "data.loader": "pillow",
+    "discriminator.depth": 1,
+    "discriminator.width": 0.03,
+    "model.width": 0.03,
+    "batch_size": 4,
+    "eval.every_epochs": 10_000,
+    "log.every_steps": 1,
+  }
+
+  def start(steps):
+    with socket.socket() as free:
+      free.bind(("localhost", 0))
+      address = f"localhost:{free.getsockname()[1]}"
+    command = [sys.executable, root / "launch.py", f"--workdir={tmp_path / 'run'}"]
+    command += [f"--config={root / 'configs/quickstart.py'}"]
+    command += [f"--config.{name}={value}" for name, value in options.items()]
+    command += [f"--config.num_steps={steps}", f"--coordinator={address}"]
+    return [
+      subprocess.Popen(
+        [*map(str, command), "--num_processes=2", f"--process_id={number}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(root)},
+      )
+      for number in (0, 1)
+    ]
+
+  def end(processes):
+    try:
+      printed = [process.communicate(timeout=200) for process in processes]
+      assert [process.returncode for process in processes] == [0, 0], printed
+    finally:
+      for process in processes:
+        process.kill()
+    return [out for out, _ in printed]
+
+  processes = start(100_000)
+  deadline = time.time() + 200
+  while len(history.read(tmp_path / "run" / "metrics.jsonl")) < 5:
+    assert time.time() < deadline
+    assert all(process.poll() is None for process in processes)
+    time.sleep(0.1)
+  processes[1].send_signal(signal.SIGTERM)
+  first, second = end(processes)
+  step = int(re.search(r"Stopped at step (\d+) of 100000 and saved", first)[1])
+  assert "Stopped" not in second
+  assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == [step]
+  assert lines_of(tmp_path / "run")[-1]["step"] == step
+  first, _ = end(start(step + 3))
+  assert f"Resuming at step {step} of {step + 3}" in first
+  assert lines_of(tmp_path / "run")[-1]["step"] == step + 3
