@@ -1,11 +1,13 @@
 """Published weights, read into arrays by name.
 
 Such files come from strangers. Nothing in them is run, nothing outside of them is read,
-and memory is bounded by their size (if compressed, by 1032 times it).
+and memory is bounded by their size (if compressed, by 1032 times it; a string of a
+damaged HDF5 file may take up to 4 GiB for a moment).
 """
 
 import io
 import math
+import mmap
 import os
 import pathlib
 import re
@@ -132,6 +134,14 @@ def _read_keras(path: pathlib.Path, content: io.BytesIO | None = None) -> Arrays
     import h5py
   except ImportError as error:
     raise ModuleNotFoundError(f"Reading {path} needs h5py: pip install h5py") from error
+  if content is not None:
+    _check_heaps(content.getvalue())
+  else:
+    with (
+      path.open("rb") as file,
+      mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
+      _check_heaps(data)
   with h5py.File(content or path, "r") as file:
     root = _member(file, "model_weights") if "model_weights" in file else file
     listed = "layer_names" in root.attrs
@@ -147,6 +157,26 @@ def _read_keras(path: pathlib.Path, content: io.BytesIO | None = None) -> Arrays
   if len(arrays) < len(found):
     raise ValueError("several of its arrays have the same name.")
   return arrays
+
+
+def _check_heaps(data: bytes | mmap.mmap) -> None:
+  """Checks the heaps that strings lie in: over some that are damaged HDF5 never ends.
+
+  A collection has a header of 16 bytes with its size in the last 8, and objects with
+  headers of the same form: index (0 = the free rest), references, size without the
+  header and padding to 8; that of the rest includes its header.
+  """
+  for start in re.finditer(rb"GCOL\x01\0\0\0", data):
+    at = start.start()
+    end = at + int.from_bytes(data[at + 8 : at + 16], "little")
+    at += 16
+    while at + 16 <= min(end, len(data)):
+      index = int.from_bytes(data[at : at + 2], "little")
+      size = int.from_bytes(data[at + 8 : at + 16], "little")
+      step = 16 + -(-size // 8) * 8 if index else size
+      if not 16 <= step <= end - at:
+        raise ValueError("a heap of strings in it is damaged.")
+      at += step
 
 
 def _listed_datasets(root: Any) -> Iterable[tuple[str, Any]]:

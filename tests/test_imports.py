@@ -102,9 +102,8 @@ TABLE = """
   commands.weights    tqdm
   commands.stylize    jax numpy PIL tqdm
                       : data losses models outputs stylize weights
-  commands.sweep      : comparison compiler config evaluate trainer
   commands.inpaint    numpy PIL tqdm : compiler figures inpaint outputs
-  commands.sweep      jax : comparison config config_file evaluate trainer
+  commands.sweep      : comparison compiler config config_file evaluate trainer
   commands.masks      jax numpy : data figures masks
   configs             : config
   launch              absl jax ml_collections : compiler config huge_pages trainer
