@@ -42,7 +42,7 @@ State = dict[str, np.ndarray]
 def main() -> None:
   args = table.parser(__doc__).parse_args()
   draw = random.Random(args.seed)
-  damages, saves, runs = (60, 10, 2) if args.quick else (600, 100, 12)
+  damages, saves, runs = (60, 10, 2) if args.quick else (300, 60, 8)
   with tempfile.TemporaryDirectory() as folder:
     place = pathlib.Path(folder)
     made = make(place / "whole")
@@ -89,6 +89,14 @@ def equal(one, other) -> bool:
   )
 
 
+def contents(folder: pathlib.Path) -> dict[str, bytes]:
+  return {str(p.relative_to(folder)): p.read_bytes() for p in files_of(folder)}
+
+
+def files_of(folder: pathlib.Path) -> list[pathlib.Path]:
+  return [path for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
 # Damage
 
 
@@ -127,7 +135,7 @@ def delete(path: pathlib.Path, draw: random.Random) -> None:
 
 
 def delete_half(step: pathlib.Path, draw: random.Random) -> None:
-  files = [path for path in sorted(step.rglob("*")) if path.is_file()]
+  files = files_of(step)
   for path in draw.sample(files, len(files) // 2):
     path.unlink()
 
@@ -156,7 +164,7 @@ def damage(
   """Damages the last checkpoint, tries to restore it, and puts it right again."""
   copy, all_states = place / "copy", made["states"]
   shutil.copytree(made["folder"], copy)
-  files = [path for path in sorted((copy / "30").rglob("*")) if path.is_file()]
+  files = files_of(copy / "30")
   wrong, detected, harmless = [], 0, 0
   for number in range(times):
     if number % 5:
@@ -186,7 +194,7 @@ def damage(
         wrong.append(f"{what}: step {step} is not as it was")
     shutil.rmtree(copy / "30", ignore_errors=True)
     shutil.copytree(made["folder"] / "30", copy / "30")
-  print(*wrong, sep="\n", flush=True)
+  print("\n".join(wrong), flush=True)
   return table.Row(
     f"Damage of {len(OF_A_FILE) + len(OF_A_CHECKPOINT)} kinds to a checkpoint of"
     f" {len(files)} files",
@@ -292,7 +300,7 @@ def full_while_saving(
       if not equal(Checkpoints(copy).restore(states[10], step)[0], wanted):
         wrong.append(f"{rest} bytes: step {step} is not as it was")
     shutil.rmtree(copy)
-  print(*wrong, sep="\n", flush=True)
+  print("\n".join(wrong), flush=True)
   how = "a full tmpfs (ENOSPC)" if mounted else "RLIMIT_FSIZE (EFBIG)"
   return table.Row(
     f"Saving onto a disk with random room left: {how}",
@@ -337,7 +345,7 @@ def full_while_training(
   ended = kill.Run(workdir, steps + 20, log=place / "log")
   if ended.start().wait() or ended.resumed() != steps:
     wrong.append(f"it does not go on: {ended.output()[-300:]}")
-  print(*said, *wrong, sep="\n", flush=True)
+  print("\n".join([*said, *wrong]), flush=True)
   return table.Row(
     "Training until the disk is full (tmpfs, ENOSPC)",
     times,

@@ -94,7 +94,7 @@ def fuzz(kind: str, count: int, seed: int) -> table.Row:
     if at < count:
       wrong.append(f"case {at} ended its process: {process.returncode}")
       at += 1
-  print(*wrong[:20], sep="\n", flush=True)
+  print("\n".join(wrong[:20]), flush=True)
   return table.Row(
     KINDS[kind][0],
     count,
