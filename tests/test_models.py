@@ -509,3 +509,16 @@ def test_statistics_without_updates_are_left_as_they_are():
   stats = random_variables(generator, 1, 16, 16, 3)["batch_stats"]
   same = generator.unbiased_statistics(stats, jnp.int32(0))
   jax.tree.map(np.testing.assert_array_equal, same, stats)
+
+
+def test_unbiased_statistics_are_not_compiled_for_every_step():
+  events = []
+  jax.monitoring.register_event_duration_secs_listener(
+    lambda name, *_, **__: events.append(name)
+  )
+  stats = {"mean": jnp.ones(3), "var": jnp.ones(3)}
+  layers.unbiased_statistics(stats, 0.8, jnp.int32(3))
+  compiled = [name for name in events if "compile" in name]
+  assert compiled
+  layers.unbiased_statistics(stats, 0.8, jnp.int32(4))
+  assert [name for name in events if "compile" in name] == compiled

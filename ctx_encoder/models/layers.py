@@ -229,7 +229,9 @@ def unbiased_statistics(batch_stats, momenta, updates: jax.Array):
     Nested dict like `batch_stats`.
   """
   if not isinstance(momenta, dict):
-    left = jnp.where(updates > 0, jnp.power(momenta, updates), 0.0)
+    # To the power of a whole number JAX would compile anew for every number.
+    left = jnp.power(momenta, jnp.asarray(updates, jnp.float32))
+    left = jnp.where(updates > 0, left, 0.0)
     mean, var = batch_stats["mean"], batch_stats["var"]
     return {"mean": mean / (1 - left), "var": (var - left) / (1 - left)}
   return {
