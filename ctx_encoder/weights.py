@@ -6,7 +6,6 @@ damaged HDF5 file may take up to 4 GiB for a moment).
 """
 
 import io
-import math
 import mmap
 import os
 import pathlib
@@ -192,17 +191,8 @@ def _listed_datasets(root: Any) -> Iterable[tuple[str, Any]]:
 
 
 def _strings(group: Any, attribute: str) -> list[str]:
-  values = _attribute(group, attribute)
+  values = group.attrs[attribute]
   return [v.decode() if isinstance(v, bytes) else str(v) for v in values]
-
-
-def _attribute(group: Any, name: str) -> Any:
-  """Returns an attribute; HDF5 would take the memory that a damaged one claims."""
-  stored = group.attrs.get_id(name)
-  size = math.prod(stored.shape or ()) * stored.dtype.itemsize
-  if size > group.file.id.get_filesize():  # attributes are not compressed
-    raise ValueError(f"its attribute {name} claims to hold {size} bytes.")
-  return group.attrs[name]
 
 
 def _member(group: Any, name: str) -> Any:
@@ -228,8 +218,7 @@ def _numbered_datasets(root: Any) -> Iterable[tuple[str, Any]]:
   root.visititems(visit)
   # Keras counts layers of a class: conv2d, conv2d_1 to conv2d_10.
   for path, variables in sorted(layers.items(), key=lambda item: _natural(item[0])):
-    group = root[f"{path}/vars"]
-    layer = _attribute(group, "name") if "name" in group.attrs else path
+    layer = root[f"{path}/vars"].attrs.get("name", path)
     ranks = [len(variables[number].shape) for number in sorted(variables)]
     # A convolution or a dense layer; other layers' variables keep their numbers.
     plain = ranks[0] > 1 and ranks[1:] in ([], [1])

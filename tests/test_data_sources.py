@@ -207,6 +207,15 @@ def test_records_without_a_picture(tf, tmp_path):
     open_source(path=str(tmp_path))
 
 
+def test_records_that_are_no_examples(tf, tmp_path):
+  path = tmp_path / "x.tfrec"
+  whole = example(tf, image=encode(noise(16, 16)))
+  write_records(tf, path, [whole, b"\xff" * 40, whole])
+  source = open_source(path=str(path))
+  assert source.names == ["x.tfrec/00000", "x.tfrec/00002"]
+  assert source.skipped == {"x.tfrec/00001": "its record is no tf.train.Example"}
+
+
 def test_no_tfrecords(tmp_path):
   fill_folder(tmp_path, 1)
   with pytest.raises(ValueError, match="No TFRecord files"):

@@ -564,6 +564,18 @@ def test_hdf5_that_is_not_of_weights_is_refused(tmp_path):
   refused(path, "kernel:0 is missing")
 
 
+def test_hdf5_whose_strings_have_no_end_is_refused(tmp_path):
+  """HDF5 itself would go round and round in this heap."""
+  path = tmp_path / "a.h5"
+  file, group = keras_file(path)
+  with file:
+    group["kernel:0"] = np.ones(2)
+  content = path.read_bytes()
+  heap = content.index(b"GCOL") + 16
+  path.write_bytes(content[:heap] + bytes(16) + content[heap + 16 :])
+  refused(path, "a heap of strings in it is damaged")
+
+
 # All formats
 
 

@@ -1,7 +1,7 @@
 """Tries every kind of fault, and prints one table.
 
   python tests/faults --quick      # some minutes
-  python tests/faults              # about an hour on two cores
+  python tests/faults              # half an hour or more on two cores
 
 Each script of this folder is run in a process of its own, one after the other, and can
 be run alone.
