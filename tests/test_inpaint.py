@@ -174,6 +174,19 @@ def test_crops_show_each_hole_at_its_own_scale():
   assert large[~large_hole].std() < small[known].std() / 4  # averages
 
 
+@pytest.mark.parametrize("share", [None, 0.4])
+@pytest.mark.parametrize("box", [(0, 0, 8, 4000), (2, 5, 3, 7), (0, 3, 8, 3990)])
+def test_what_is_shown_of_a_long_picture_is_no_larger_than_need_be(box, share):
+  top, left, bottom, right = box
+  hole = regions.Box(top, left, bottom - top, right - left)
+  shown = regions.around(hole, S, (8, 4000), share)
+  assert shown.height * shown.width <= 8 * 8 * 4000
+  assert shown.top <= top
+  assert shown.left <= left
+  assert shown.top + shown.height >= bottom
+  assert shown.left + shown.width >= right
+
+
 def test_holes_that_belong_together_are_one():
   mask = rectangles(100, 100, (10, 10, 12, 12), (13, 10, 15, 12), (80, 80, 90, 90))
   found = regions.holes(mask, 4)

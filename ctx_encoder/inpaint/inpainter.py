@@ -199,7 +199,7 @@ class Inpainter:
       ring = self._ring(side, pixels.shape[1] / box.longest, blend)
       wanted = box.enlarged(ring).within(*shape)
       if chosen == "crops":
-        shown = regions.square_around(wanted, self.image_size, shape, self._share)
+        shown = regions.around(wanted, self.image_size, shape, self._share)
       else:
         shown = wanted.enlarged(self.image_size).within(*shape)
       inside = shown.within(*shape)

@@ -68,33 +68,35 @@ def box_of(pixels: np.ndarray) -> Box:
   return Box(int(top), int(left), int(bottom - top), int(right - left))
 
 
-def square_around(
+def around(
   box: Box, least: int, shape: tuple[int, int], share: float | None = None
 ) -> Box:
   """Returns a square with room for as much context as hole on either axis.
 
-  Its side is the larger of `least` and twice the box, but no more than fits into the
-  picture unless the box itself is longer. It is moved into the picture where it can be.
+  Its side is the larger of `least` and twice the box. It is moved into the picture, and
+  where it is too large for that it is the rectangle that the picture leaves of it.
 
   Args:
     box: what it is to contain.
     least: the least side, in pixels.
     shape: (height, width) of the picture.
-    share: the box stays in the centre and takes at most this share of the side,
-      however far the square reaches beyond the picture.
+    share: the box stays in the centre and takes at most this share of either side,
+      however far that reaches beyond the picture.
   """
-  if share is not None:
-    side = max(least, math.ceil(box.longest / share))
-  else:
-    side = max(box.longest, min(max(least, 2 * box.longest), *shape))
-  top = box.top + (box.height - side) // 2
-  left = box.left + (box.width - side) // 2
   if share is None:
-    top, left = (
-      min(max(start, 0), size - side) if side <= size else (size - side) // 2
-      for start, size in zip((top, left), shape, strict=True)
-    )
-  return Box(top, left, side, side)
+    side = max(least, 2 * box.longest)
+    height, width = min(side, shape[0]), min(side, shape[1])
+  else:
+    height = width = max(least, math.ceil(box.longest / share))
+    if height * width > 4 * math.prod(shape):  # mostly mirrored
+      height = max(least, math.ceil(box.height / share))
+      width = max(least, math.ceil(box.width / share))
+  top = box.top + (box.height - height) // 2
+  left = box.left + (box.width - width) // 2
+  if share is None:
+    top = min(max(top, 0), shape[0] - height)
+    left = min(max(left, 0), shape[1] - width)
+  return Box(top, left, height, width)
 
 
 def cut(array: np.ndarray, box: Box) -> np.ndarray:
