@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ctx_encoder import data
+from ctx_encoder import data, sharding
 from ctx_encoder.data.silhouettes import load_silhouettes
 
 
 def images(config: ConfigDict, say: Callable[[str], None]) -> data.Data:
   """Returns the training and validation images, and says what they are.
+
+  Where several processes train together, they share the work of decoding them.
 
   Raises:
     ValueError: there are too few for a batch, none at all, or too many bad ones.
@@ -30,6 +33,7 @@ def images(config: ConfigDict, say: Callable[[str], None]) -> data.Data:
     max_bad_share=options.max_bad_share,
     cache=options.cache,
     loader=options.loader,
+    processes=_processes(),
   )
   for line in (loaded.summary.notice, loaded.summary.skipped_line()):
     if line:
@@ -40,6 +44,12 @@ def images(config: ConfigDict, say: Callable[[str], None]) -> data.Data:
   )
   data.check_batch_size(len(loaded.train), config.batch_size)
   return loaded
+
+
+def _processes() -> data.Processes | None:
+  if jax.process_count() == 1:
+    return None
+  return data.Processes(jax.process_index(), jax.process_count(), sharding.gather)
 
 
 def silhouettes(config: ConfigDict) -> np.ndarray | None:

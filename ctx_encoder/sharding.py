@@ -61,15 +61,20 @@ def sum_over_processes(values: Sequence[float]) -> list[float]:
   exact = np.asarray(values, np.float64)
   high = exact.astype(np.float32)
   low = (exact - high).astype(np.float32)
-  parts = multihost_utils.process_allgather(np.stack([high, low]))
-  return np.asarray(parts, np.float64).sum(axis=(0, 1)).tolist()
+  parts = gather(np.stack([high, low]))
+  return parts.astype(np.float64).sum(axis=(0, 1)).tolist()
+
+
+def gather(x: np.ndarray) -> np.ndarray:
+  """Returns `[processes, ...]`, the arrays of all; all must give one of one shape."""
+  return np.asarray(multihost_utils.process_allgather(x)).reshape(-1, *np.shape(x))
 
 
 def any_process(flag: bool) -> bool:
   """Returns whether any process says so; all must ask at the same time."""
   if jax.process_count() == 1:
     return flag
-  return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
+  return bool(gather(np.asarray(flag)).any())
 
 
 def of_state(mesh: Mesh, state: Any, strategy: str) -> Any:

@@ -14,8 +14,10 @@ import pytest
 from pictures import encode, fill_folder, noise
 
 from ctx_encoder.data import (
+  Processes,
   batch_indices,
   dataset,
+  decode,
   decode_all,
   load,
   streams,
@@ -154,6 +156,65 @@ def spoiled(folder, tmp_path):
   (tmp_path / victims[1]).write_bytes(encode(noise(16, 16))[:300])
   (tmp_path / victims[2]).write_bytes(encode(noise(1, 1)))
   return tmp_path, victims
+
+
+def together(count, function):
+  """Returns what a function of `Processes` returns in each of several at a time."""
+  barrier, given, results = threading.Barrier(count, timeout=30), {}, {}
+
+  def work(index):
+    def gather(x):
+      given[index] = x
+      barrier.wait()
+      everyone = np.stack([given[i] for i in range(count)])
+      barrier.wait()  # all have read it
+      return everyone
+
+    results[index] = function(Processes(index, count, gather))
+
+  threads = [threading.Thread(target=work, args=(index,)) for index in range(count)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  return [results[index] for index in range(count)]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("loader", LOADERS)
+def test_processes_share_the_decoding(spoiled, monkeypatch, loader, count):
+  path, victims = spoiled
+  alone, read = open_folder(path, loader), []
+
+  def counted(content, *args):
+    read.append(content)
+    return decode.decode(content, *args)
+
+  monkeypatch.setattr("ctx_encoder.data.examples.decode", counted)
+  for data in together(count, lambda p: open_folder(path, loader, processes=p)):
+    for part in ("train", "validation"):
+      one, other = getattr(data, part), getattr(alone, part)
+      assert one.names == other.names
+      np.testing.assert_array_equal(one.ids, other.ids)
+      np.testing.assert_array_equal(one.images, other.images)
+    assert data.summary.skipped.keys() == set(victims)
+    assert "cannot be used, as another process found" in data.summary.skipped.values()
+  assert len(read) == 40  # each picture once, by one of them
+
+
+def test_processes_agree_on_what_to_keep(folder, monkeypatch):
+  """One that has less free memory than the others decides for all."""
+  free = iter([2**40, 0, 2**40])
+  monkeypatch.setattr(dataset, "_free_memory", lambda: next(free))
+  loaded = together(3, lambda p: open_folder(folder, cache="auto", processes=p))
+  assert all(data.train.images is None for data in loaded)
+
+
+def test_processes_without_validation(folder):
+  for data in together(
+    2, lambda p: open_folder(folder, validation_fraction=0, processes=p)
+  ):
+    assert (len(data.train.images), len(data.validation)) == (40, 0)
 
 
 @pytest.mark.parametrize("loader", LOADERS)

@@ -52,7 +52,7 @@ TABLE = """
   config_file         : config
   build               jax numpy optax ml_collections
                       : losses masks augment models optimizer state step task weights
-  inputs              numpy ml_collections : data
+  inputs              jax numpy ml_collections : data sharding
   trained             jax ml_collections : build checkpoint config models state task
   keras_weights       numpy flax h5py : models
   export              jax numpy tensorflow : inference outputs trained

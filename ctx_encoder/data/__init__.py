@@ -8,7 +8,7 @@
 Nothing here touches the network unless `download` is asked for.
 """
 
-from ctx_encoder.data.dataset import Data, Summary, load
+from ctx_encoder.data.dataset import Data, Processes, Summary, load
 from ctx_encoder.data.examples import Examples, Skipped, TooManyBadImages
 from ctx_encoder.data.order import batch_indices, check_batch_size
 from ctx_encoder.data.pipeline import decode_all, train_batches, validation_batches
@@ -16,6 +16,7 @@ from ctx_encoder.data.pipeline import decode_all, train_batches, validation_batc
 __all__ = [
   "Data",
   "Examples",
+  "Processes",
   "Skipped",
   "Summary",
   "TooManyBadImages",

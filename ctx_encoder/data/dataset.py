@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,21 @@ class Data:
   labels: dict[str, str]
 
 
+@dataclasses.dataclass(frozen=True)
+class Processes:
+  """Several processes that load the same data set at the same time.
+
+  Attributes:
+    index: number of this one.
+    count: how many there are.
+    gather: an array, of the same shape in all, to `[count, ...]`, those of all.
+  """
+
+  index: int
+  count: int
+  gather: Callable[[np.ndarray], np.ndarray]
+
+
 def load(
   *,
   source: str = "auto",
@@ -77,6 +93,7 @@ def load(
   max_bad_share: float = 1.0,
   cache: str = "auto",
   loader: str = "auto",
+  processes: Processes | None = None,
 ) -> Data:
   """Opens a source, splits it, and decodes it where it is to be kept in memory.
 
@@ -97,6 +114,8 @@ def load(
       memory where that takes less than a quarter of what is free.
     loader: tf = tf.data, pillow = threads, auto = tf where it is installed and pictures
       are decoded at every epoch.
+    processes: those that share the work; each decodes a part of what is kept in memory
+      and gets the rest from the others. None = this one is alone.
   Returns:
     Data with both splits. With cache=none a bad picture is only known once it is met.
   Raises:
@@ -121,6 +140,8 @@ def load(
   if held_out is None:
     held_out = validation_mask(found.names, validation_fraction)
   small = len(chosen) * 3 * image_size**2 < _free_memory() / 4
+  if processes is not None:  # all or none
+    small = bool(processes.gather(np.asarray(small)).all())
   in_memory = cache == "memory" or (cache == "auto" and small)
   # What is decoded once is decoded before TensorFlow would be loaded.
   once = in_memory or found.kind == "samples"
@@ -143,7 +164,7 @@ def load(
   validation = examples([i for i in chosen if held_out[i] and validation_fraction > 0])
   _check_splits(train, validation, validation_fraction, skipped)
   if in_memory:
-    train, validation = _in_memory(train), _in_memory(validation)
+    train, validation = (_in_memory(part, processes) for part in (train, validation))
     _check_splits(train, validation, validation_fraction, skipped)
   summary = Summary(
     source=found.kind,
@@ -176,17 +197,32 @@ def _check_splits(
     )
 
 
-def _in_memory(examples: Examples) -> Examples:
+def _in_memory(examples: Examples, processes: Processes | None) -> Examples:
   """Decodes everything once and leaves out what cannot be decoded."""
+  positions = np.arange(len(examples))
+  if processes is not None:
+    positions = positions[processes.index :: processes.count]
+  # Places for the longest share, so that all processes have as many.
+  places = -(-len(examples) // (processes.count if processes else 1))
   side = examples.image_size
-  images = np.empty((len(examples), side, side, 3), np.uint8)
-  positions = np.empty(len(examples), np.int32)
+  images = np.empty((places, side, side, 3), np.uint8)
+  found = np.full(places, -1, np.int32)
   count = 0
-  for chunk, where in decode_all(examples):
+  for chunk, where in decode_all(examples.keep(positions)):
     images[count : count + len(chunk)] = chunk
-    positions[count : count + len(chunk)] = where
+    found[count : count + len(chunk)] = positions[where]
     count += len(chunk)
-  return examples.keep(positions[:count], images[:count])
+  if processes is not None and places:
+    images = processes.gather(images).reshape(-1, side, side, 3)
+    found = processes.gather(found).reshape(-1)
+    for missing in np.setdiff1d(np.arange(len(examples)), found):
+      name = examples.names[missing]
+      if name not in examples.skipped:
+        examples.skipped.add(name, "cannot be used, as another process found")
+  order = np.argsort(found, kind="stable")[np.count_nonzero(found < 0) :]
+  if np.array_equal(order, np.arange(len(order))):  # no copy where none is needed
+    return examples.keep(found[: len(order)], images[: len(order)])
+  return examples.keep(found[order], images[order])
 
 
 def _free_memory() -> float:

@@ -138,9 +138,9 @@ class Examples:
       return None
 
   def keep(
-    self, positions: Sequence[int] | np.ndarray, images: np.ndarray
+    self, positions: Sequence[int] | np.ndarray, images: np.ndarray | None = None
   ) -> "Examples":
-    """Returns the examples at `positions`, whose decoded pictures are `images`."""
+    """Returns the examples at `positions`, whose pictures, if decoded, are `images`."""
     kept = [int(position) for position in positions]
     return dataclasses.replace(
       self,
