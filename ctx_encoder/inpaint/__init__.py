@@ -9,7 +9,7 @@ TensorFlow is not needed.
 """
 
 from ctx_encoder.inpaint.blending import BLENDS
-from ctx_encoder.inpaint.inpainter import STRATEGIES, Inpainter, check
+from ctx_encoder.inpaint.inpainter import Inpainter, check
 from ctx_encoder.inpaint.pictures import (
   BadImage,
   grown,
@@ -17,6 +17,7 @@ from ctx_encoder.inpaint.pictures import (
   read_image,
   read_mask,
 )
+from ctx_encoder.inpaint.plan import STRATEGIES
 
 __all__ = [
   "BLENDS",

@@ -1,7 +1,5 @@
 """Filling holes in pictures of any size with a network that takes small squares."""
 
-import dataclasses
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -12,30 +10,10 @@ from PIL import Image
 
 from ctx_encoder import trained
 from ctx_encoder.inference import make_complete
-from ctx_encoder.inpaint import blending, pictures, regions, tiles
-
-STRATEGIES = ("auto", "whole", "crops", "tiles")
+from ctx_encoder.inpaint import blending, pictures, plan, regions, tiles
 
 # Each is compiled once; what is left over is padded to the next.
 _BATCH_SIZES = (1, 4, 16)
-_RING = 2  # pixels of the network's output around a hole, to blend over
-
-
-@dataclasses.dataclass(frozen=True)
-class _Job:
-  """A hole, or several, and the part of the picture that the network is shown.
-
-  own: bool `[H, W]`, the pixels to be filled, within `inside`.
-  inside: what of the box lies within the picture.
-  asked: bool `[h, w]`, pixels of the box that are hidden from the network.
-  """
-
-  strategy: str
-  box: regions.Box
-  inside: regions.Box
-  own: np.ndarray
-  asked: np.ndarray
-  ring: int
 
 
 class Inpainter:
@@ -71,8 +49,6 @@ class Inpainter:
     self.image_size = image_size
     self._complete = complete
     self._reach = reach
-    # Two pixels off the border of what it paints: scaling looks at neighbours.
-    self._share = reach - 4 / image_size if reach < 1 else None
 
   @classmethod
   def from_workdir(
@@ -166,11 +142,13 @@ class Inpainter:
     holes of one picture share the network's batches, and small pictures with one hole
     each share them among themselves. Arguments as for `__call__`.
     """
-    _check_choice("strategy", strategy, STRATEGIES)
+    _check_choice("strategy", strategy, plan.STRATEGIES)
     _check_choice("blend", blend, blending.BLENDS)
-    waiting: list[tuple[np.ndarray, np.ndarray, list[_Job]]] = []
+    waiting: list[tuple[np.ndarray, np.ndarray, list[plan.Job]]] = []
     for image, mask in pairs:
-      waiting.append((image, mask, self._jobs(mask, strategy, blend)))
+      waiting.append(
+        (image, mask, plan.jobs(mask, self.image_size, self._reach, strategy, blend))
+      )
       # Enough for a full batch: more would only take memory.
       if sum(len(jobs) for _, _, jobs in waiting) >= _BATCH_SIZES[-1] or (
         sum(image.size for image, _, _ in waiting) > 2**24
@@ -178,62 +156,6 @@ class Inpainter:
         yield from self._finish(waiting, blend, seed)
         waiting = []
     yield from self._finish(waiting, blend, seed)
-
-  def _jobs(self, mask: np.ndarray, strategy: str, blend: str) -> list[_Job]:
-    """Returns what there is to do in a picture."""
-    shape = mask.shape
-    if strategy == "whole":
-      if self._reach < 1:
-        raise ValueError(
-          "this network paints the centre of a square alone; take the strategy crops."
-        )
-      box = regions.Box(0, 0, *shape)
-      ring = self._ring(box.longest, np.count_nonzero(mask) / box.longest, blend)
-      asked = pictures.grown(mask, ring)
-      return [_Job("crops", box, box, mask, asked, ring)]
-    jobs = []
-    for pixels in regions.holes(mask, max(1, self.image_size // 8)):
-      box = regions.box_of(pixels)
-      chosen = strategy if strategy != "auto" else self._choose(box, pixels.shape[1])
-      side = 2 * box.longest if chosen == "crops" else self.image_size
-      ring = self._ring(side, pixels.shape[1] / box.longest, blend)
-      wanted = box.enlarged(ring).within(*shape)
-      if chosen == "crops":
-        shown = regions.around(wanted, self.image_size, shape, self._share)
-      else:
-        shown = wanted.enlarged(self.image_size).within(*shape)
-      inside = shown.within(*shape)
-      own = np.zeros((inside.height, inside.width), bool)
-      own[pixels[0] - inside.top, pixels[1] - inside.left] = True
-      hidden = regions.cut(mask, inside) | pictures.grown(own, ring)
-      moved = regions.Box(
-        shown.top - inside.top, shown.left - inside.left, shown.height, shown.width
-      )
-      asked = regions.cut(hidden, moved)
-      jobs.append(_Job(chosen, shown, inside, own, asked, ring))
-    return jobs
-
-  def _choose(self, box: regions.Box, pixels: int) -> str:
-    """Returns the strategy for a hole.
-
-    Scaled down by more than two, a hole that fills little of its box would lose detail
-    that tiles, which see enough around it, can keep.
-    """
-    large = box.longest > self.image_size
-    thin = pixels < 0.25 * box.height * box.width or (
-      min(box.height, box.width) < self.image_size / 2
-    )
-    return "tiles" if large and thin else "crops"
-
-  def _ring(self, side: int, thickness: float, blend: str) -> int:
-    """Returns how far around a hole it is painted, for a square of that side.
-
-    A thin hole gets a ring that is no thicker: it may not hide more than the hole does.
-    """
-    if blend == "none":
-      return 0
-    ring = _RING * max(side / self.image_size, 1)
-    return math.ceil(min(ring, max(thickness / 2, 1)))
 
   def _finish(self, waiting, blend: str, seed: int) -> Iterator[np.ndarray]:
     """Yields the completed pictures of those that wait, in order."""
@@ -279,12 +201,10 @@ class Inpainter:
     return results
 
 
-def _paste(completed, image, mask, full, job: _Job, blend: str) -> None:
+def _paste(completed, image, mask, full, job: plan.Job, blend: str) -> None:
   """Blends what was painted of a box into the completed picture, in place."""
   inside, box = job.inside, job.box
-  painted = regions.cut(
-    full, inside._replace(top=inside.top - box.top, left=inside.left - box.left)
-  )
+  painted = regions.cut(full, inside.seen_from(box))
   original, known = regions.cut(image, inside), ~regions.cut(mask, inside)
   filled = blending.blend(original, painted, job.own, known, how=blend, ring=job.ring)
   fresh = job.own | (known & (filled != original).any(2))

@@ -35,6 +35,10 @@ class Box(NamedTuple):
     right = min(self.left + self.width, width)
     return Box(top, left, bottom - top, right - left)
 
+  def seen_from(self, other: "Box") -> "Box":
+    """Returns the same box, places being counted from another one's corner."""
+    return self._replace(top=self.top - other.top, left=self.left - other.left)
+
 
 def holes(mask: np.ndarray, reach: int) -> list[np.ndarray]:
   """Splits a mask into holes that are completed one by one.
