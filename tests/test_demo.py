@@ -13,6 +13,7 @@ import sys
 import threading
 import tomllib
 import zlib
+from unittest import mock
 
 import httpx2
 import numpy as np
@@ -22,7 +23,7 @@ from serving import form, hole, picture, pixels, png
 from starlette.testclient import TestClient
 
 import ctx_encoder
-from ctx_encoder import cli, demo
+from ctx_encoder import cli, compiler, demo
 from ctx_encoder.commands import demo as command
 from ctx_encoder.demo import holes, server
 from ctx_encoder.demo.turns import Busy, Turns
@@ -378,7 +379,9 @@ def test_sixteen_clients_at_once():
 
 
 def run(*arguments):
-  return cli.main(["demo", "--no-browser", *map(str, arguments)])
+  # The cache of all tests stays the one in use.
+  with mock.patch.object(compiler, "cache_in"):
+    return cli.main(["demo", "--no-browser", *map(str, arguments)])
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ TABLE = """
   commands.config     : config
   commands.crosseval  : comparison intervals commands.evaluate
   commands.data       numpy : data
-  commands.demo       numpy : demo inpaint
+  commands.demo       numpy : compiler demo inpaint
   commands.evaluate   jax numpy tqdm
                       : baselines comparison data inference masks nearest perceptual
                         trained

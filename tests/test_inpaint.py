@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ctx_encoder import cli, inpaint, masks, trainer
+from ctx_encoder import cli, compiler, inpaint, masks, trainer
 from ctx_encoder.inpaint import Inpainter, blending, regions
 
 S = 16  # side that the networks here take
@@ -397,6 +397,8 @@ def folder(tmp_path):
 @pytest.fixture
 def command(workdir, folder, monkeypatch, capsys):
   monkeypatch.chdir(folder)
+  # The cache of all tests stays the one in use.
+  monkeypatch.setattr(compiler, "cache_in", lambda folder: None)
 
   def run(words):
     code = cli.main(["inpaint", "--workdir", str(workdir), *words.split()])

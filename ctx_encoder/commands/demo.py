@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 import ctx_encoder
-from ctx_encoder import demo
+from ctx_encoder import compiler, demo
 from ctx_encoder.demo import server
 from ctx_encoder.inpaint import Inpainter
 
@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
   try:
     limits = _limits(args)
     with demo.bind(args.host, args.port) as bound:
+      compiler.cache_in(Path(args.workdir) / "cache")
       inpainter = _inpainter(args.workdir)
       _warm_up(inpainter)
       demo.serve(inpainter, bound, limits, ready=lambda: _announce(args, bound))

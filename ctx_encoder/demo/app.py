@@ -36,7 +36,7 @@ class Limits:
 
   Attributes:
     pixels: of a picture, refused by its header, before it is decoded. Neither side may
-      be longer than twice their root: the network is shown squares of that side.
+      be longer than twice their root: a long strip takes minutes to fill.
     bytes: of a request, refused before more of it is read.
     waiting: requests that wait for their turn.
   """

@@ -9,7 +9,7 @@ TensorFlow is not needed.
 """
 
 from ctx_encoder.inpaint.blending import BLENDS
-from ctx_encoder.inpaint.inpainter import Inpainter, check
+from ctx_encoder.inpaint.inpainter import Inpainter
 from ctx_encoder.inpaint.pictures import (
   BadImage,
   grown,
@@ -24,7 +24,6 @@ __all__ = [
   "STRATEGIES",
   "BadImage",
   "Inpainter",
-  "check",
   "grown",
   "hole_of_color",
   "read_image",

@@ -214,14 +214,8 @@ def _paste(completed, image, mask, full, job: plan.Job, blend: str) -> None:
 
 
 def _checked(image: Any, mask: Any) -> tuple[np.ndarray, np.ndarray]:
-  """Returns a picture and its mask as arrays that go together."""
+  """Returns a picture and its mask as arrays; raises ValueError if they do not fit."""
   image, mask = pictures.as_image(image), pictures.as_mask(mask)
-  check(image, mask)
-  return image, mask
-
-
-def check(image: np.ndarray, mask: np.ndarray) -> None:
-  """Raises ValueError where a mask, bool `[H, W]`, does not go with a picture."""
   if image.shape[:2] != mask.shape:
     raise ValueError(
       f"the image is {image.shape[1]}x{image.shape[0]} pixels and the mask"
@@ -231,6 +225,7 @@ def check(image: np.ndarray, mask: np.ndarray) -> None:
     raise ValueError("the mask has no hole: it is dark all over (brighter = hole).")
   if mask.all():
     raise ValueError("the mask hides everything (brighter = hole); is it inverted?")
+  return image, mask
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
