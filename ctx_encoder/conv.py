@@ -222,7 +222,7 @@ def _output_size(x_shape, kernel_shape, stride, pads):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv_strided(x, kernel, stride, pads):
   """Strided convolution whose input gradient runs as a stride-1 convolution."""
-  if _winograd_fits(x.shape, kernel, stride, pads, "value"):
+  if _winograd_fits(x.shape, kernel, stride, pads):
     return _conv_by_blocks(x, kernel, stride, pads, winograd.conv)
   return _stock_conv(x, kernel, stride=stride, pads=pads)
 
@@ -241,7 +241,7 @@ _conv_strided.defvjp(_conv_strided_forward, _conv_strided_backward)
 
 
 def _input_gradient(g, kernel, x_shape, stride, pads):
-  fits = _winograd_fits(x_shape, kernel, stride, pads, "gradients")
+  fits = _winograd_fits(x_shape, kernel, stride, pads)
 
   def forward(x):
     return _conv_by_blocks(
@@ -253,7 +253,7 @@ def _input_gradient(g, kernel, x_shape, stride, pads):
 
 def _kernel_gradient(x, g, kernel, stride, pads):
   def forward(kernel):
-    if _winograd_fits(x.shape, kernel, stride, pads, "gradients"):
+    if _winograd_fits(x.shape, kernel, stride, pads):
       return _conv_by_blocks(x, kernel, stride, pads, winograd.conv)
     return _stock_conv(x, kernel, stride=stride, pads=pads)
 
@@ -275,7 +275,7 @@ def _conv_valid(x, kernel):
   return _stock_conv(x, kernel, stride=1, pads=((0, 0), (0, 0)))
 
 
-def _winograd_fits(x_shape, kernel, stride, pads, what):
+def _winograd_fits(x_shape, kernel, stride, pads):
   """Returns whether the stride-1 convolution of `_conv_by_blocks` is Winograd's."""
   blocks = [math.ceil(k / stride) for k in kernel.shape[:2]]
   out = _output_size(x_shape, kernel.shape, stride, pads)
@@ -285,7 +285,6 @@ def _winograd_fits(x_shape, kernel, stride, pads, what):
     (x_shape[0], *size, channels),
     (*blocks, channels, kernel.shape[3]),
     kernel.dtype,
-    what,
   )
 
 
@@ -412,7 +411,17 @@ def _fast_max_pool_forward(x, window, stride, pads):
   for number, tap in enumerate(taps[1:], start=1):
     which = jnp.where(tap > largest, jnp.int8(number), which)
     largest = jnp.maximum(largest, tap)
-  return largest, (which, x)
+  return largest, (_unfused(which), x)
+
+
+def _unfused(which):
+  """Returns the same small numbers from a matrix product.
+
+  XLA would compute them anew for each pixel that asks for them; products are not fused.
+  """
+  side = math.gcd(which.size, 16)
+  rows = which.astype(jnp.float32).reshape(-1, side) @ jnp.eye(side)
+  return rows.astype(which.dtype).reshape(which.shape)
 
 
 def _pool_taps(x, window, stride, pads):

@@ -28,20 +28,17 @@ from jax import lax
 _TILES = {2: (4, (0, 1, -1, 2)), 4: (3, (0, 1, -1, 2, -0.5))}
 
 # Below these the transforms cost more than the products that they save.
-_LEAST_CHANNELS = {"value": 128, "gradients": 256}
+_LEAST_CHANNELS = 128
 _LEAST_TILES = 128
 
 
-def fits(
-  x_shape: Sequence[int], kernel_shape: Sequence[int], dtype, what: str = "gradients"
-) -> bool:
+def fits(x_shape: Sequence[int], kernel_shape: Sequence[int], dtype) -> bool:
   """Returns whether `conv` takes such arrays and is likely to be faster.
 
   Args:
     x_shape: `[B, H, W, C]`, padding included.
     kernel_shape: `[r, r, C, D]`.
     dtype: of both; half precision would lose too much.
-    what: is to be faster: "value" or "gradients" (and the value too).
   """
   kh, kw, *channels = kernel_shape
   if kh != kw or kh not in _TILES or dtype not in (jnp.float32, jnp.float64):
@@ -51,7 +48,7 @@ def fits(
   th, tw = (-(-n // m) for n in outputs)
   used = outputs[0] * outputs[1] / (th * tw * m * m)
   images = x_shape[0] if isinstance(x_shape[0], int) else 1  # unknown while exporting
-  if images * th * tw < _LEAST_TILES or min(channels) < _LEAST_CHANNELS[what]:
+  if images * th * tw < _LEAST_TILES or min(channels) < _LEAST_CHANNELS:
     return False
   return used > 0.6
 

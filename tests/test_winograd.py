@@ -94,13 +94,13 @@ LARGE = ((16, 18, 18, 256), (4, 4, 256, 512))
   ],
 )
 def test_what_does_not_fit(x, kernel, dtype):
-  assert winograd.fits(*LARGE, jnp.float32, "gradients")
-  assert not winograd.fits(x, kernel, dtype, "value")
+  assert winograd.fits(*LARGE, jnp.float32)
+  assert not winograd.fits(x, kernel, dtype)
 
 
 @pytest.mark.parametrize("name", ["stride_1", "strided", "transposed"])
 def test_convolutions_that_fit_are_made_this_way(name, monkeypatch):
-  monkeypatch.setattr(winograd, "_LEAST_CHANNELS", {"value": 1, "gradients": 1})
+  monkeypatch.setattr(winograd, "_LEAST_CHANNELS", 1)
   monkeypatch.setattr(winograd, "_LEAST_TILES", 1)
   calls = []
   own = winograd.conv
