@@ -419,9 +419,10 @@ def _unfused(which):
 
   XLA would compute them anew for each pixel that asks for them; products are not fused.
   """
-  side = math.gcd(which.size, 16)
-  rows = which.astype(jnp.float32).reshape(-1, side) @ jnp.eye(side)
-  return rows.astype(which.dtype).reshape(which.shape)
+  side = math.gcd(which.shape[-1], 16)
+  groups = (*which.shape[:-1], which.shape[-1] // side, side)
+  same = which.astype(jnp.float32).reshape(groups) @ jnp.eye(side)
+  return same.astype(which.dtype).reshape(which.shape)
 
 
 def _pool_taps(x, window, stride, pads):
