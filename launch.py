@@ -13,16 +13,16 @@ import pathlib
 import sys
 from typing import NoReturn
 
-from ctx_encoder import huge_pages
+from ctx_encoder import xla
 
 if __name__ == "__main__":
-  huge_pages.use()  # before anything slow is imported
+  xla.use_huge_pages()  # before anything slow is imported
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts
 
 from absl import app, flags
 from ml_collections import config_flags
 
-from ctx_encoder import config as configuration
+from ctx_encoder.config import schema as configuration
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Configuration file; append :quick for a run of a few minutes."
@@ -55,9 +55,9 @@ def main(argv: list[str]) -> None:
   except (ValueError, OSError) as error:
     fail(error)
   # Imported here, so that --help and wrong flags answer at once.
-  from ctx_encoder import compiler, trainer
+  from ctx_encoder.training import run as trainer
 
-  compiler.cache_in(workdir / "cache")
+  xla.cache_in(workdir / "cache")
   try:
     join()
     trainer.train(config, workdir)

@@ -28,7 +28,8 @@ import jax
 import numpy as np
 import train_step
 
-from ctx_encoder import build, sharding
+from ctx_encoder import distributed
+from ctx_encoder.training import assembly as build
 
 _COLLECTIVE = re.compile(
   r"= (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)"
@@ -84,16 +85,20 @@ def main() -> None:
 
 def compiled_text(run: build.Run, args) -> str:
   """Returns the step as XLA has compiled it for the devices."""
-  mesh = sharding.data_mesh(args.devices)
+  mesh = distributed.data_mesh(args.devices)
   state = jax.eval_shape(lambda: run.init(0, average=False))
-  places = sharding.of_state(mesh, state, args.sharding)
+  places = distributed.of_state(mesh, state, args.sharding)
   shape = (args.batch_size, args.image_size, args.image_size, 3)
   batch = {
-    "image": jax.ShapeDtypeStruct(shape, np.uint8, sharding=sharding.split(mesh)),
-    "index": jax.ShapeDtypeStruct(shape[:1], np.int32, sharding=sharding.split(mesh)),
+    "image": jax.ShapeDtypeStruct(shape, np.uint8, sharding=distributed.split(mesh)),
+    "index": jax.ShapeDtypeStruct(
+      shape[:1], np.int32, sharding=distributed.split(mesh)
+    ),
   }
   key = jax.eval_shape(lambda: jax.random.key(0))
-  key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=sharding.replicated(mesh))
+  key = jax.ShapeDtypeStruct(
+    key.shape, key.dtype, sharding=distributed.replicated(mesh)
+  )
   step = jax.jit(
     run.train_step, in_shardings=(places, None, None), out_shardings=(places, None)
   )

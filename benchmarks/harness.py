@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
-from ctx_encoder import huge_pages
+from ctx_encoder import xla
 
-huge_pages.use()  # as launch.py does; before anything slow is imported
+xla.use_huge_pages()  # as launch.py does; before anything slow is imported
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 
-from ctx_encoder import compiler, conv  # noqa: E402
+from ctx_encoder.models.ops import conv  # noqa: E402
 
 GEMM_SIDE = 3072
 
@@ -77,7 +77,7 @@ def stock_layers():
 def gemm() -> Step:
   """Returns a float32 matrix product of 3072 cubed, to compare with."""
   operand = jnp.ones((GEMM_SIDE, GEMM_SIDE))
-  product = jax.jit(jnp.matmul, compiler_options=compiler.options())
+  product = jax.jit(jnp.matmul, compiler_options=xla.options())
   return lambda: product(operand, operand).block_until_ready()
 
 

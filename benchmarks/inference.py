@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import train_step
 
-from ctx_encoder import build, config, pixels
-from ctx_encoder.inference import make_complete
+from ctx_encoder import pixels
+from ctx_encoder.config import schema as config
+from ctx_encoder.training import assembly as build
+from ctx_encoder.training.inference import make_complete
 
 
 def main() -> None:

@@ -25,11 +25,11 @@ import harness
 import numpy as np
 from PIL import Image
 
-from ctx_encoder import compiler
+from ctx_encoder import xla
 from ctx_encoder.data import samples
 from ctx_encoder.inpaint import BLENDS, STRATEGIES, Inpainter
 
-COMMAND = (sys.executable, "-m", "ctx_encoder.cli")
+COMMAND = (sys.executable, "-m", "ctx_encoder.apps.cli")
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
   parser.add_argument("--workdir", required=True, help="folder of a run")
   args = parser.parse_args()
   harness.print_machine()
-  compiler.cache_in(pathlib.Path(args.workdir) / "cache")
+  xla.cache_in(pathlib.Path(args.workdir) / "cache")
   began = time.perf_counter()
   inpainter = Inpainter.from_workdir(args.workdir)
   image, mask = samples.pixels("astronaut"), np.zeros((512, 512), bool)

@@ -17,7 +17,8 @@ import jax
 import numpy as np
 import train_step
 
-from ctx_encoder import build, compiler
+from ctx_encoder import xla
+from ctx_encoder.training import assembly as build
 
 
 def main() -> None:
@@ -27,11 +28,11 @@ def main() -> None:
   parser.add_argument("--limit", type=float, default=1e-4)
   args = parser.parse_args()
 
-  ours, control = trainer(args, compiler.options()), None
+  ours, control = trainer(args, xla.options()), None
   with harness.stock_layers():
-    stock = trainer(args, compiler.options())
+    stock = trainer(args, xla.options())
     state, _ = stock(None, 0)  # traced while the patch holds
-    if compiler.options():
+    if xla.options():
       control = trainer(args, None)
       control(None, 0)
 

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import train_step
 
-from ctx_encoder import build, compiler
+from ctx_encoder import xla
+from ctx_encoder.training import assembly as build
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
     "index": jnp.tile(jnp.arange(args.batch_size), (args.seeds, 1)),
   }
   keys = jax.random.split(jax.random.key(0), args.seeds)
-  options = compiler.options()
+  options = xla.options()
   init = jax.jit(lambda seed: run.init(seed, average=False))
   states = [init(seed) for seed in range(args.seeds)]
   together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)

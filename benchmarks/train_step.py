@@ -17,7 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ctx_encoder import build, compiler, config, conv, masks, sharding
+from ctx_encoder import distributed, masks, xla
+from ctx_encoder.config import schema as config
+from ctx_encoder.models.ops import conv
+from ctx_encoder.training import assembly as build
 
 
 def main() -> None:
@@ -36,12 +39,12 @@ def main() -> None:
   args = parser.parse_args()
 
   steps, flops = {}, 0.0
-  steps["ours"], flops = ours(args, compiler.options())
+  steps["ours"], flops = ours(args, xla.options())
   if "stock" in args.peers:
     with harness.stock_layers():
       steps["stock Flax"], _ = ours(args)
-      if compiler.options():
-        steps["stock, our options"], _ = ours(args, compiler.options())
+      if xla.options():
+        steps["stock, our options"], _ = ours(args, xla.options())
   steps |= peers(args, "train_step")
   if args.trace:
     with jax.profiler.trace(args.trace):
@@ -135,10 +138,10 @@ def ours(args, options=None) -> tuple[harness.Step, float]:
     "image": rng.integers(0, 256, shape, dtype=np.uint8),
     "index": np.arange(args.batch_size, dtype=np.int32),
   }
-  mesh = sharding.data_mesh(args.devices)
-  whole = sharding.replicated(mesh)
+  mesh = distributed.data_mesh(args.devices)
+  whole = distributed.replicated(mesh)
   state, key = jax.device_put((state, jax.random.key(0)), whole)
-  batch = jax.device_put(batch, sharding.split(mesh))
+  batch = jax.device_put(batch, distributed.split(mesh))
   step = jax.jit(run.train_step, donate_argnums=0, out_shardings=whole)
   lowered = step.lower(state, batch, key)
   compiled = lowered.compile(options)

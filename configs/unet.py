@@ -13,7 +13,7 @@ holes of 578 validation photographs (2422 of gan-getting-started for training): 
 EXPERIMENTS.md.
 """
 
-from ctx_encoder import config as base
+from ctx_encoder.config import schema as base
 
 
 def get_config(variant: str = ""):

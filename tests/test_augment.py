@@ -363,7 +363,7 @@ def test_strengths_out_of_range_are_refused(strength):
 
 
 def test_the_bounds_are_the_configurations():
-  from ctx_encoder import config
+  from ctx_encoder.config import schema as config
 
   for name, field in config.SCHEMA["augment"].items():
     make_augment(image_size=SIDE, **{name: field.low})

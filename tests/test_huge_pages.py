@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from ctx_encoder import huge_pages
+from ctx_encoder import xla
 
 
 @pytest.fixture
@@ -18,18 +18,18 @@ def started(monkeypatch):
 
 
 def test_starts_the_same_command_again_once(started):
-  huge_pages.use()
-  huge_pages.use()
+  xla.use_huge_pages()
+  xla.use_huge_pages()
   assert started == [(sys.executable, [sys.executable, *sys.orig_argv[1:]])]
 
 
 def test_leaves_a_setting_of_the_user_s_alone(started, monkeypatch):
   monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=3")
-  huge_pages.use()
+  xla.use_huge_pages()
   assert not started
 
 
 def test_leaves_other_systems_alone(started, monkeypatch):
   monkeypatch.setattr(sys, "platform", "darwin")
-  huge_pages.use()
+  xla.use_huge_pages()
   assert not started

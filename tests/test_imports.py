@@ -1,4 +1,4 @@
-"""Who may import whom: the table of rooms, and what importing a room loads."""
+"""Which room may import which: each only those above it, and what an import loads."""
 
 import ast
 import functools
@@ -11,123 +11,42 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 
-# Room: the libraries that it may import, and after the colon the other rooms. A room is
-# a module or a package of ctx_encoder with all its modules, or what lies beside it.
-TABLE = """
-  morphology          jax
-  losses              jax numpy : morphology
-  masks               jax numpy
-  metrics             jax numpy : losses
-  weights             numpy h5py safetensors : torch_state_dict
-  torch_state_dict    numpy
-  intervals           numpy
-  outputs
-  lbfgs               jax optax
-  stylize             jax numpy : compiler lbfgs losses pixels
-  nearest             jax numpy
-  pixels              jax
-  winograd            jax numpy
-  conv                jax : winograd
-  compiler            jax
-  sharding            jax numpy
-  augment             jax dm_pix
-  models              jax flax : conv
-  state               jax flax optax : models
-  optimizer           jax optax
-  task                jax : losses masks augment pixels
-  inference           jax : compiler models pixels task
-  step                jax optax : losses masks augment metrics pixels models state task
-
-  data                numpy PIL tensorflow tensorflow_datasets google tqdm
-  record              jax
-  checkpoint          jax orbax : record
-  history             tensorboard
-  figures             numpy PIL matplotlib
-  interruption
-  workdir
-  huge_pages
-  baselines           numpy cv2 skimage
-
-  config              ml_collections
-  config_file         : config
-  build               jax numpy optax ml_collections
-                      : losses masks augment models optimizer state step task weights
-  inputs              jax numpy ml_collections : data sharding
-  trained             jax ml_collections : build checkpoint config models state task
-  keras_weights       numpy flax h5py : models
-  export              jax numpy tensorflow : inference outputs trained
-  feed                jax numpy ml_collections : compiler data sharding state step
-  evaluate            jax numpy : baselines data metrics pixels sharding
-  probe               numpy scipy
-  features            jax numpy : augment compiler data models pixels task
-  comparison          jax numpy : augment data intervals masks metrics pixels
-  perceptual          jax numpy : comparison intervals metrics models pixels weights
-  loop                jax numpy ml_collections tqdm
-                      : checkpoint data evaluate feed figures history interruption
-                        sharding state
-  trainer             jax ml_collections
-                      : build checkpoint compiler config evaluate feed history inputs
-                        interruption loop sharding state step workdir
-
-  inpaint             jax numpy PIL scipy : data inference trained
-
-  report              jax numpy PIL matplotlib tqdm ml_collections
-                      : build comparison config data history intervals masks nearest
-                        trained
-
-  demo                jax numpy PIL fastapi pydantic starlette uvicorn
-                      : data inpaint masks
-
-  cli                 : commands
-  commands.augment    jax numpy PIL tqdm : config data augment outputs
-  commands.config     : config
-  commands.crosseval  : comparison intervals commands.evaluate
-  commands.data       numpy : data
-  commands.demo       numpy : compiler demo inpaint
-  commands.evaluate   jax numpy tqdm
-                      : baselines comparison data inference masks nearest perceptual
-                        trained
-  commands.features   numpy tqdm : data features trained
-  commands.probe      numpy tqdm
-                      : commands.evaluate commands.features comparison data features
-                        intervals probe trained
-  commands.export     : export trained
-  commands.export_keras : keras_weights trained
-  commands.import_keras jax
-                      : build checkpoint config config_file keras_weights state
-                        weights workdir
-  commands.report     jax numpy
-                      : baselines commands.evaluate comparison data figures masks report
-                        trained
-  commands.weights    tqdm
-  commands.stylize    jax numpy PIL tqdm
-                      : data losses models outputs stylize weights
-  commands.inpaint    numpy PIL tqdm : compiler figures inpaint outputs
-  commands.sweep      : comparison compiler config config_file evaluate trainer
-  commands.masks      jax numpy : data figures masks
-  configs             : config
-  launch              absl jax ml_collections : compiler config huge_pages trainer
+# One floor a line, from the top: its rooms, and the libraries that they may import. A
+# room imports its own modules and the rooms on floors above its own.
+FLOORS = """
+  pixels xla distributed : jax numpy
+  augment                : jax dm_pix
+  config                 : ml_collections
+  masks                  : jax numpy
+  data                   : numpy PIL tensorflow tensorflow_datasets google tqdm
+  models                 : jax flax numpy h5py safetensors
+  losses                 : jax numpy
+  metrics                : jax numpy
+  evaluation             : jax numpy PIL cv2 skimage matplotlib
+  training               : jax flax numpy optax orbax ml_collections tensorboard tqdm
+  inpaint                : jax numpy PIL scipy tensorflow
+  apps                   : jax numpy scipy optax PIL matplotlib tqdm ml_collections
+                           fastapi pydantic starlette uvicorn
+  configs launch         : absl jax ml_collections
 """
 
+# Inside apps/ only these import other apps.
+SHARED_APPS = {"cli", "commands", "runs"}
+
 # Each takes seconds to import: only the functions that need it do.
-LAZY = {"cv2", "h5py", "keras", "matplotlib", "safetensors", "skimage"}
+LAZY = {"cv2", "h5py", "jinja2", "keras", "matplotlib", "safetensors", "skimage"}
 LAZY |= {"tensorboard", "tensorflow", "tensorflow_datasets"}
 
 
 @functools.cache
-def table():
-  """Returns {room: (libraries, rooms)}."""
-  rows, text = {}, ""
-  for line in TABLE.splitlines():
-    if line.startswith("  ") and line[2] != " ":
-      text = line
-    else:
-      text += " " + line
-    if text.strip():
-      left, _, rooms = text.partition(":")
-      name, *libraries = left.split()
-      rows[name] = set(libraries), set(rooms.split())
-  return rows
+def floors():
+  """Returns {room: (floor, libraries)}."""
+  rows = FLOORS.replace("\n" + " " * 20, " ").strip().splitlines()
+  found = {}
+  for floor, row in enumerate(rows):
+    rooms, libraries = row.split(":")
+    found |= {room: (floor, set(libraries.split())) for room in rooms.split()}
+  return found
 
 
 @functools.cache
@@ -142,11 +61,13 @@ def modules():
 
 
 def room(module):
-  """Returns the room that a module of ours is in; "" for the packages themselves."""
+  """Returns the room that a module of ours is in; "" for the package itself."""
   top, *inner = module.split(".")
-  if top != "ctx_encoder":
-    return top
-  return ".".join(inner[: 2 if inner[:1] == ["commands"] else 1])
+  return "".join(inner[:1]) if top == "ctx_encoder" else top
+
+
+def app(module):
+  return "".join(module.split(".")[2:3])
 
 
 @functools.cache
@@ -178,65 +99,53 @@ def _resolve(package, name):
 
 
 @pytest.mark.parametrize("module", modules())
-def test_imports_are_in_the_table(module):
+def test_a_room_imports_only_what_stands_above_it(module):
   home = room(module)
-  if home in ("", "commands"):  # the packages themselves: empty but for a docstring
+  if not home:
     assert imports(module) == []
     return
-  assert home in table(), f"{home} has no row in the table"
-  libraries, rooms = table()[home]
+  floor, libraries = floors()[home]
   for name, at_top in imports(module):
     top = name.partition(".")[0]
     if name in modules() or top == "ctx_encoder":
-      assert room(name) in {"", home, *rooms}, f"{module} imports {name}"
+      assert room(name) in {"", home} or floors()[room(name)][0] < floor, name
     elif top not in sys.stdlib_module_names:
-      assert top in libraries, f"{module} imports {name}"
-      assert not (at_top and top in LAZY), f"{module} imports {name} at top level"
+      assert top in libraries, name
+      assert not (at_top and top in LAZY), f"{name} at top level"
 
 
-def test_the_table_allows_no_more_than_is_so():
-  used = {name: (set(), set()) for name in table()}
+def test_every_library_in_the_list_is_used():
+  used = {home: set() for home in floors()}
   for module in modules():
-    if (home := room(module)) in used:
-      for name, _ in imports(module):
-        top = name.partition(".")[0]
-        if name in modules():
-          used[home][1].add(room(name) or home)
-        elif top not in sys.stdlib_module_names:
-          used[home][0].add(top)
-  used["cli"][1].add("commands")  # by importlib
-  assert {name for name in table() if name not in map(room, modules())} == set()
-  for name, (libraries, rooms) in table().items():
-    unused = libraries - used[name][0] | rooms - used[name][1]
-    assert not unused, f"{name} does not import {unused}"
+    if room(module):
+      used[room(module)] |= {name.partition(".")[0] for name, _ in imports(module)}
+  rows = {}
+  for home, (floor, libraries) in floors().items():
+    rows.setdefault(floor, (libraries, set()))[1].update(used[home])
+  for libraries, imported in rows.values():
+    assert not libraries - imported
 
 
-def test_there_are_no_cycles():
-  graph = {name: rooms - {"commands"} for name, (_, rooms) in table().items()}
-  graphlib.TopologicalSorter(graph).prepare()
-  inner = {
+def test_modules_import_each_other_in_no_circle():
+  graph = {
     module: {name for name, _ in imports(module) if name in modules()}
     for module in modules()
   }
-  graphlib.TopologicalSorter(inner).prepare()
+  graphlib.TopologicalSorter(graph).prepare()
 
 
-def test_only_training_and_judging_see_both_data_and_checkpoints():
-  def reach(room):
-    return {room}.union(*map(reach, table()[room][1] - {"commands"}))
+def test_apps_do_not_import_each_other():
+  for module in modules():
+    if module.startswith("ctx_encoder.apps.") and app(module) not in SHARED_APPS:
+      others = {app(name) for name, _ in imports(module) if room(name) == "apps"}
+      assert others <= {"", "runs", app(module)}, module
 
-  both = {name for name in table() if {"data", "checkpoint"} <= reach(name)}
-  assert both == {"loop", "trainer", "launch", "commands.sweep", "report"} | {
-    "commands.evaluate",
-    "commands.crosseval",
-    "commands.features",
-    "commands.probe",
-    "commands.report",
-    "inpaint",  # for its decoder
-    "commands.inpaint",
-    "demo",
-    "commands.demo",
-  }
+
+def test_the_package_holds_few_loose_modules_and_no_long_ones():
+  package = ROOT / "ctx_encoder"
+  assert len(list(package.glob("[!_]*.py"))) <= 6
+  lengths = {path: len(path.read_text().splitlines()) for path in modules().values()}
+  assert not {path: length for path, length in lengths.items() if length > 400}
 
 
 def loaded_by(statement):
@@ -260,15 +169,14 @@ FRAMEWORKS |= {"ml_collections", "absl", "PIL", "tqdm"}
   ("statement", "may_load"),
   [
     ("import ctx_encoder", set()),
-    ("import ctx_encoder.cli", set()),
-    ("import ctx_encoder.history", set()),
+    ("import ctx_encoder.apps.cli", set()),
+    ("import ctx_encoder.training.history", set()),
     ("from ctx_encoder import losses", {"jax"}),
-    ("from ctx_encoder import masks, metrics, pixels, conv", {"jax"}),
+    ("from ctx_encoder import masks, metrics, pixels", {"jax"}),
     ("from ctx_encoder import config", {"ml_collections", "absl"}),
     ("from ctx_encoder import data", {"PIL"}),
-    ("from ctx_encoder import baselines", set()),
-    ("from ctx_encoder import weights", set()),
-    ("from ctx_encoder import figures", {"PIL"}),
+    ("from ctx_encoder.evaluation import baselines", set()),
+    ("from ctx_encoder.evaluation import figures", {"PIL"}),
   ],
 )
 def test_what_an_import_loads(statement, may_load):
@@ -277,5 +185,5 @@ def test_what_an_import_loads(statement, may_load):
 
 def test_networks_and_trainer_load_nothing_heavy():
   assert loaded_by("from ctx_encoder import models").isdisjoint(LAZY | {"orbax"})
-  assert loaded_by("import ctx_encoder.trainer").isdisjoint(LAZY)
+  assert loaded_by("import ctx_encoder.training.run").isdisjoint(LAZY)
   assert loaded_by("import launch").isdisjoint(LAZY | {"jax"})

@@ -11,9 +11,12 @@ import sys
 
 import pytest
 
-from ctx_encoder import cli, evaluate, figures, history, trainer
-from ctx_encoder import config as configuration
-from ctx_encoder.checkpoint import Checkpoints
+from ctx_encoder.apps import cli
+from ctx_encoder.config import schema as configuration
+from ctx_encoder.evaluation import evaluate, figures
+from ctx_encoder.training import history
+from ctx_encoder.training import run as trainer
+from ctx_encoder.training.checkpoint import Checkpoints
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))

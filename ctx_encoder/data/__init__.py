@@ -8,10 +8,10 @@
 Nothing here touches the network unless `download` is asked for.
 """
 
-from ctx_encoder.data.dataset import Data, Processes, Summary, load
+from ctx_encoder.data.batches import decode_all, train_batches, validation_batches
 from ctx_encoder.data.examples import Examples, Skipped, TooManyBadImages
+from ctx_encoder.data.load import Data, Processes, Summary, load
 from ctx_encoder.data.order import batch_indices, check_batch_size
-from ctx_encoder.data.pipeline import decode_all, train_batches, validation_batches
 
 __all__ = [
   "Data",

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 from PIL import Image
 
-from ctx_encoder import trained
-from ctx_encoder.inference import make_complete
 from ctx_encoder.inpaint import blending, pictures, plan, regions, tiles
+from ctx_encoder.training import trained
+from ctx_encoder.training.inference import make_complete
 
 # Each is compiled once; what is left over is padded to the next.
 _BATCH_SIZES = (1, 4, 16)

@@ -31,7 +31,7 @@ from ctx_encoder.losses.reconstruction import (
   masked_l2,
   split,
 )
-from ctx_encoder.losses.regularization import seam_loss, total_variation
+from ctx_encoder.losses.smoothness import seam_loss, total_variation
 from ctx_encoder.losses.weighting import discounted_weights, overlap_weights
 
 __all__ = [

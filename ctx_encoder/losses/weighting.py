@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from ctx_encoder import morphology
 from ctx_encoder.losses import _shapes
+from ctx_encoder.masks import morphology
 
 
 def overlap_weights(

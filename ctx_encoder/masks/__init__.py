@@ -14,7 +14,7 @@ Free-Form Image Inpainting with Gated Convolution, ICCV 2019 (brush).
 """
 
 from ctx_encoder.masks.blocks import center, random_block
-from ctx_encoder.masks.composite import masked_image, parse_fill, smooth_fill
+from ctx_encoder.masks.fill import masked_image, parse_fill, smooth_fill
 from ctx_encoder.masks.regions import region_noise, region_shapes
 from ctx_encoder.masks.sampler import Sampler, combined, for_examples, make_sampler
 from ctx_encoder.masks.strokes import brush

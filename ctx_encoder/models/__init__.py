@@ -3,15 +3,15 @@
 And those of others, to take features from: VGG, AlexNet, SqueezeNet, random filters.
 """
 
-from ctx_encoder.models.alexnet import AlexNet
+from ctx_encoder.models.feature_nets.alexnet import AlexNet
+from ctx_encoder.models.feature_nets.lpips import make_lpips
+from ctx_encoder.models.feature_nets.random_filters import multi_scale_features
+from ctx_encoder.models.feature_nets.squeezenet import SqueezeNet
+from ctx_encoder.models.feature_nets.vgg import VGG, feature_function
 from ctx_encoder.models.folding import fold_batch_norm
 from ctx_encoder.models.generator import GENERATORS, Generator, monet, photos
 from ctx_encoder.models.layers import Settings, Stage
-from ctx_encoder.models.lpips import make_lpips
 from ctx_encoder.models.patchgan import PatchGAN, probabilities, receptive_field
-from ctx_encoder.models.random_filters import multi_scale_features
-from ctx_encoder.models.squeezenet import SqueezeNet
-from ctx_encoder.models.vgg import VGG, feature_function
 
 __all__ = [
   "GENERATORS",

@@ -6,7 +6,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ctx_encoder import conv
 from ctx_encoder.models.layers import (
   ConvStage,
   ConvTranspose,
@@ -14,6 +13,7 @@ from ctx_encoder.models.layers import (
   Stage,
   stage_momenta,
 )
+from ctx_encoder.models.ops import conv
 
 _NORMED = ("relu", "norm")
 

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ctx_encoder import conv
+from ctx_encoder.models.ops import conv
 
 BATCH_NORM_EPSILON = 1e-3  # Keras's; Flax's is 1e-5
 LEAKY_SLOPE = 0.2

@@ -8,10 +8,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from ctx_encoder.models import vgg
-from ctx_encoder.models.alexnet import AlexNet
+from ctx_encoder.models.feature_nets import vgg
+from ctx_encoder.models.feature_nets.alexnet import AlexNet
+from ctx_encoder.models.feature_nets.vgg import VGG, FeatureNetwork, Weights
 from ctx_encoder.models.layers import Settings
-from ctx_encoder.models.vgg import VGG, FeatureNetwork, Weights
 
 _NETWORKS = {"vgg16": VGG, "alexnet": AlexNet}
 _LAST = "pool5"  # of either

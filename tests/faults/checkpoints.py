@@ -29,9 +29,9 @@ import kill
 import numpy as np
 import table
 
-from ctx_encoder import config as configuration
-from ctx_encoder.build import run as build_run
-from ctx_encoder.checkpoint import Checkpoints, DamagedError
+from ctx_encoder.config import schema as configuration
+from ctx_encoder.training.assembly import run as build_run
+from ctx_encoder.training.checkpoint import Checkpoints, DamagedError
 
 SIZE = 8 * 2**20  # of the small disk, bytes
 WITHOUT = ("_CHECKPOINT_METADATA", "commit_success.txt")  # Orbax reads neither

@@ -29,9 +29,9 @@ import table
 ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from ctx_encoder import build  # noqa: E402
-from ctx_encoder import config as configuration  # noqa: E402
-from ctx_encoder.checkpoint import Checkpoints  # noqa: E402
+from ctx_encoder.config import schema as configuration  # noqa: E402
+from ctx_encoder.training import assembly as build  # noqa: E402
+from ctx_encoder.training.checkpoint import Checkpoints  # noqa: E402
 
 SAVE_EVERY = 10
 PATIENCE = 300  # seconds that a start may take

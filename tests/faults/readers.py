@@ -314,7 +314,7 @@ def weights(name: str) -> Cases:
 
 
 def read_weights(name: str, data: bytes) -> object:
-  from ctx_encoder import weights
+  from ctx_encoder.models.weights import read as weights
 
   path = scratch() / f"mutated{pathlib.Path(name).suffix}"
   path.write_bytes(data)

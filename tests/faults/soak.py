@@ -23,12 +23,13 @@ import pytest
 import table
 
 TESTS = pathlib.Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS), str(TESTS.parent)]
+sys.path[:0] = [str(TESTS / "support"), str(TESTS), str(TESTS.parent)]
 
 import pictures  # noqa: E402
 import tiny  # noqa: E402
 
-from ctx_encoder import feed, trainer  # noqa: E402
+from ctx_encoder.training import feed  # noqa: E402
+from ctx_encoder.training import run as trainer  # noqa: E402
 
 MIB = 2**20
 EVERY = 50  # steps between measurements of memory

@@ -43,7 +43,7 @@ def main() -> None:
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--patience", type=float, default=120)
   args = parser.parse_args()
-  command = [sys.executable, "-m", "ctx_encoder.cli", "demo", "--no-browser"]
+  command = [sys.executable, "-m", "ctx_encoder.apps.cli", "demo", "--no-browser"]
   command += ["--port=0", f"--workdir={args.workdir}"]
   command += [f"--max-megabytes={MEGABYTES}", f"--max-pixels={PIXELS}"]
   process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)

@@ -1,0 +1,127 @@
+"""Opens a page in the browser where a trained network fills holes in pictures.
+
+Load a picture, paint over what is to go, press the button. Nothing leaves this machine:
+the page comes from here and asks no other server.
+
+    ctx-encoder demo --workdir runs/quickstart
+    ctx-encoder demo --workdir runs/photos_block --host 0.0.0.0 --port 8000
+
+With --host 0.0.0.0 everyone who can reach this machine can use it, a phone in the same
+network for one. Programs use the HTTP API beside the page:
+
+    curl -F image=@photo.jpg -F mask=@mask.png -o completed.png \\
+        http://127.0.0.1:7860/api/inpaint
+
+The mask is a picture of the same size, brighter than half = hole; /openapi.json tells
+the rest.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import ctx_encoder
+from ctx_encoder import xla
+from ctx_encoder.apps import demo
+from ctx_encoder.apps.demo import server
+from ctx_encoder.inpaint import Inpainter
+
+_DEFAULTS = demo.Limits()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds this command's arguments."""
+  add = parser.add_argument
+  add(
+    "--workdir",
+    default="runs/quickstart",
+    help="folder of the run, as launch.py made it (default: runs/quickstart)",
+  )
+  add("--host", default="127.0.0.1", help="address to serve at (default: 127.0.0.1)")
+  add("--port", type=int, default=7860, help="0 takes a free one (default: 7860)")
+  add(
+    "--max-pixels",
+    type=int,
+    default=_DEFAULTS.pixels,
+    help=f"of a picture, at most (default: {_DEFAULTS.pixels})",
+  )
+  add(
+    "--max-megabytes",
+    type=float,
+    default=_DEFAULTS.bytes / 1e6,
+    help=f"of an upload, at most (default: {_DEFAULTS.bytes / 1e6:g})",
+  )
+  add("--no-browser", action="store_true", help="open no browser")
+
+
+def run(args: argparse.Namespace) -> int:
+  """Serves until Ctrl-C; returns 0, or 1 where it cannot."""
+  try:
+    limits = _limits(args)
+    with demo.bind(args.host, args.port) as bound:
+      xla.cache_in(Path(args.workdir) / "cache")
+      inpainter = _inpainter(args.workdir)
+      _warm_up(inpainter)
+      demo.serve(inpainter, bound, limits, ready=lambda: _announce(args, bound))
+  except (OSError, ValueError) as error:
+    print(f"ctx-encoder demo: {error}", file=sys.stderr)
+    return 1
+  except KeyboardInterrupt:
+    return 130
+  return 0
+
+
+def _limits(args: argparse.Namespace) -> demo.Limits:
+  for option, most in (("port", 65_535), ("max-pixels", 10**9), ("max-megabytes", 1e4)):
+    value, least = getattr(args, option.replace("-", "_")), int(option != "port")
+    if not least <= value <= most:
+      raise ValueError(f"--{option} must be within [{least}, {most:g}], not {value:g}.")
+  return demo.Limits(args.max_pixels, int(args.max_megabytes * 1e6))
+
+
+def _inpainter(workdir: str) -> Inpainter:
+  """Loads the network; where there is none, offers to train one first.
+
+  Raises:
+    FileNotFoundError: there is still none.
+    ValueError: it is damaged.
+  """
+  try:
+    return Inpainter.from_workdir(workdir)
+  except FileNotFoundError as error:
+    launch = Path(ctx_encoder.__file__).parents[1] / "launch.py"
+    # It is in a checkout of the repository, and not in what pip installs elsewhere.
+    if not (sys.stdin.isatty() and sys.stdout.isatty() and launch.exists()):
+      raise
+    print(f"There is no trained network in {workdir}.")
+    question = "Train a small one there now? It takes two minutes on two cores. [y/N] "
+    try:
+      agreed = input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+      agreed = False
+    if not agreed:
+      raise
+    config = launch.parent / "configs/quickstart.py"
+    command = [sys.executable, launch, f"--config={config}", f"--workdir={workdir}"]
+    if subprocess.run(command, check=False).returncode:
+      raise OSError("The training did not come to its end, see above.") from error
+    return Inpainter.from_workdir(workdir)
+
+
+def _warm_up(inpainter: Inpainter) -> None:
+  """Fills a hole, so that nobody waits for what is compiled at the first."""
+  side = inpainter.image_size
+  image = np.full((side, side, 3), 127, np.uint8)
+  mask = np.zeros((side, side), bool)
+  mask[side // 4 : -side // 4, side // 4 : -side // 4] = True
+  inpainter(image, mask)
+
+
+def _announce(args: argparse.Namespace, bound) -> None:
+  address = server.url(bound)
+  print(f"{args.workdir} fills holes at {address}  (Ctrl-C ends it)", flush=True)
+  if not args.no_browser:
+    server.open_browser(address)

@@ -1,0 +1,67 @@
+"""Writes a trained generator's weights for Keras, and prints the model they are of.
+
+    ctx-encoder export-keras --workdir runs/photos_block --output photos.weights.h5
+
+The file is one that a Keras model of the report's table loads by `load_weights`,
+whatever its layers are called: `.weights.h5` for Keras 3, `.h5` for Keras 1 and 2 too.
+The code that is printed makes such a model. It takes masked images as the network sees
+them, and returns the network's output, not yet pasted into the image.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ctx_encoder.models.weights import keras as keras_weights
+from ctx_encoder.training import trained
+
+_SEES = {
+  "symmetric": "x / 127.5 - 1",
+  "unit": "x / 255",
+  "minmax": "each image's known pixels scaled to [-1, 1]",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds this command's arguments."""
+  parser.add_argument("--workdir", required=True, help="folder of a run")
+  parser.add_argument(
+    "--output", required=True, help=".weights.h5 or .h5; an older one is replaced"
+  )
+  parser.add_argument(
+    "--step", type=int, help="of the checkpoint (default: the best, see `evaluate`)"
+  )
+
+
+def run(args: argparse.Namespace) -> int:
+  """Writes the file; returns 0, or 1 where an argument does not serve."""
+  path = Path(args.output)
+  try:
+    if path.suffix != ".h5" or path.is_dir():
+      raise ValueError(f"--output must be a file .weights.h5 or .h5, not {path}.")
+    model = trained.load(args.workdir, step=args.step)
+    layers = keras_weights.table(model.generator, model.variables["params"])
+    keras_weights.write(path, layers, model.variables)
+  except ModuleNotFoundError as error:
+    problem = f"{error}; install it: pip install 'ctx-encoder[weights]'"
+    print(f"ctx-encoder export-keras: {problem}", file=sys.stderr)
+    return 1
+  except (OSError, ValueError) as error:
+    print(f"ctx-encoder export-keras: {error}", file=sys.stderr)
+    return 1
+  print(f"Step {model.step} of {model.workdir} is in {path}. A model that loads it:\n")
+  task, config = model.task, model.config
+  print(
+    keras_weights.code(layers, (task.image_size,) * 2 + (task.channels,), str(path))
+  )
+  print(
+    f"\n# It sees {_SEES[task.normalization]} of RGB, holes filled with"
+    f" {config.masks.fill} before"
+    + (", and the mask, 1 = hole, as a fourth channel" if task.mask_channel else "")
+    + {
+      "image": "; it gives the image.",
+      "patch": "; it gives the centre half of the image.",
+      "residual": "; it gives what is to be added to the image that it sees.",
+    }[task.predict]
+  )
+  return 0

@@ -1,0 +1,114 @@
+"""Draws a gallery of the kinds of holes, with the area of each.
+
+A row per kind, over the photographs that scikit-image ships, or over plain grey where
+it is not installed:
+
+    ctx-encoder masks --output masks.png --size 128 --count 8
+    ctx-encoder masks --output shapes.png --kinds shapes brush --shapes silhouettes
+"""
+
+import argparse
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ctx_encoder import masks
+from ctx_encoder.data import decode, samples, silhouettes
+from ctx_encoder.evaluation import figures
+
+KINDS = ("center", "random_block", "random_region", "shapes", "brush", "combined")
+PHOTOGRAPHS = ("astronaut", "chelsea")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds this command's arguments."""
+  parser.add_argument("--output", required=True, help="PNG file to write")
+  parser.add_argument(
+    "--size", type=int, default=128, help="side of the masks, in pixels (default: 128)"
+  )
+  parser.add_argument(
+    "--count", type=int, default=8, help="masks of each kind (default: 8)"
+  )
+  parser.add_argument(
+    "--kinds",
+    nargs="+",
+    choices=KINDS,
+    metavar="KIND",
+    help=f"rows to draw, of: {', '.join(KINDS)}. shapes is random_region made of the"
+    " silhouettes in --shapes (default: all that can be drawn)",
+  )
+  parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
+  parser.add_argument(
+    "--shapes", default="", help="folder of mask images, brighter than half = hole"
+  )
+  parser.add_argument(
+    "--inverted", action="store_true", help="the mask images have it dark = hole"
+  )
+  parser.add_argument(
+    "--fill",
+    default="#ff00c8",
+    help="what is put into the holes: black, white, #rrggbb, or smooth, from what is"
+    " around them (default: #ff00c8)",
+  )
+
+
+def run(args: argparse.Namespace) -> int:
+  """Writes the gallery; returns 0, or 1 where an argument does not serve."""
+  try:
+    image = gallery(args)
+    figures.save_png(args.output, image)
+  except (OSError, ValueError) as error:
+    print(f"ctx-encoder masks: {error}", file=sys.stderr)
+    return 1
+  print(f"{args.output}  {image.shape[1]}x{image.shape[0]}")
+  return 0
+
+
+def gallery(args: argparse.Namespace) -> np.ndarray:
+  """Returns the gallery that the arguments ask for, uint8 `[H, W, 3]`.
+
+  Raises:
+    FileNotFoundError: there is no folder of that name.
+    ValueError: an argument is out of range, or shapes are asked for and not given.
+  """
+  if not 16 <= args.size <= 1024:
+    raise ValueError(f"--size must be within [16, 1024], not {args.size}.")
+  if not 1 <= args.count <= 64:
+    raise ValueError(f"--count must be within [1, 64], not {args.count}.")
+  kinds = args.kinds or [kind for kind in KINDS if kind != "shapes" or args.shapes]
+  if "shapes" in kinds and not args.shapes:
+    raise ValueError("The kind shapes needs --shapes, a folder of mask images.")
+  fill = masks.parse_fill(args.fill, mean=(127.5, 127.5, 127.5))
+  shapes = None
+  if "shapes" in kinds:
+    shapes = silhouettes.load_silhouettes(args.shapes, args.size, args.inverted)
+  photographs = jnp.asarray(_photographs(args.size, args.count), jnp.float32) / 255
+  rows, areas = [], []
+  for kind in kinds:
+    sample = _sampler(kind, args.size, shapes)
+    drawn = jax.jit(masks.for_examples, static_argnums=0)(
+      sample, jax.random.key(args.seed), jnp.arange(args.count)
+    )
+    images = masks.masked_image(photographs, drawn, fill)
+    rows.append(np.rint(255 * np.asarray(images)).astype(np.uint8))
+    areas.append([f"{area:.1%}" for area in np.asarray(drawn).mean((1, 2, 3))])
+  return figures.grid(rows, row_labels=kinds, captions=areas)
+
+
+def _sampler(kind: str, size: int, shapes: np.ndarray | None) -> masks.Sampler:
+  if kind == "shapes":
+    return masks.make_sampler("random_region", size, region="shapes", shapes=shapes)
+  # Of the silhouettes, where they are given, combined draws too.
+  region = "shapes" if kind == "combined" and shapes is not None else "noise"
+  return masks.make_sampler(kind, size, region=region, shapes=shapes)
+
+
+def _photographs(size: int, count: int) -> np.ndarray:
+  """Returns uint8 `[count, size, size, 3]`: photographs in turn, or plain grey."""
+  try:
+    images = [decode.decode(samples.pixels(name), size) for name in PHOTOGRAPHS]
+  except (ModuleNotFoundError, OSError):
+    images = [np.full((size, size, 3), 200, np.uint8)]
+  return np.stack([images[number % len(images)] for number in range(count)])

@@ -1,0 +1,201 @@
+"""Features of whole pictures: what the layers of a generator's encoder make of them.
+
+Context Encoders were proposed to learn such features without labels: Pathak et al.,
+CVPR 2016, section 5.2.
+"""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ctx_encoder import augment, data, pixels, xla
+from ctx_encoder.models import Generator
+from ctx_encoder.training.task import Task
+
+Extract = Callable[[Any, jax.typing.ArrayLike], jax.Array]
+
+BOTTLENECK = "bottleneck"
+POOLS = ("grid", "none", "mean", "max")
+
+# Layers are compared at about as many features each, as by Zhang et al., Colorful Image
+# Colorization, ECCV 2016; 9216 is what the dense bottleneck of 'Photos' gives.
+MOST_FEATURES = 9216
+
+
+def shapes(generator: Generator, task: Task) -> dict[str, tuple[int, int, int]]:
+  """Returns {layer: (height, width, channels)} of all layers, in order."""
+  _, maps = jax.eval_shape(functools.partial(_init, generator, task), jax.random.key(0))
+  layers = (*generator.encoder.layers, BOTTLENECK)
+  return {name: maps[name].shape[1:] for name in layers}
+
+
+def make_extract(
+  generator: Generator, task: Task, layer: str = BOTTLENECK, pool: str = "grid"
+) -> Extract:
+  """Returns `extract(variables, images)`, jitted: a row of features for each image.
+
+  It takes `state.inference_variables` and uint8 images `[B, S, S, 3]`, of which the
+  centre is seen where they are larger than the network's, and returns `[B, D]` float32.
+  Nothing is masked: the mask channel, if there is one, is 0. Noise of the bottleneck is
+  the same for all images. It is compiled anew for every batch size.
+
+  Args:
+    generator: the network.
+    task: normalisation and mask channel that it was trained with.
+    layer: a stage of its encoder, or "bottleneck"; see `shapes`.
+    pool: what becomes of a map `[h, w, C]`: "none" takes it as it is, "mean" and "max"
+      are over all places, "grid" takes means over a grid of as many cells as leave
+      `MOST_FEATURES` at most.
+
+  Raises:
+    ValueError: there is no such layer or pooling.
+  """
+  there = shapes(generator, task)
+  if layer not in there:
+    named = ", ".join(f"{n} ({h}x{w}x{c})" for n, (h, w, c) in there.items())
+    raise ValueError(f"There is no layer {layer!r}; there are {named}.")
+  if pool not in POOLS:
+    raise ValueError(f"Pooling is {', '.join(POOLS)}, not {pool!r}.")
+
+  def extract(variables, images):
+    inputs = _inputs(task, images)
+    keys = jnp.broadcast_to(jax.random.key(0), len(inputs))
+    maps: Any = generator.apply(variables, inputs, keys=keys, method="layers")
+    return _pool(maps[layer].astype(jnp.float32), pool).reshape(len(inputs), -1)
+
+  return jax.jit(extract, compiler_options=xla.options())
+
+
+def make_random_variables(
+  generator: Generator, task: Task
+) -> Callable[[int, Iterable[np.ndarray]], Any]:
+  """Returns `random(seed, batches)`: variables for `extract` of an untrained network.
+
+  Parameters are those before the first step. BatchNorm has the running statistics that
+  it would have after seeing the batches, uint8 `[B, S, S, 3]`, as a trained network's
+  fit its pictures too: with those of its start random features are worse than need be.
+  """
+
+  @jax.jit
+  def init(key):
+    return _init(generator, task, key)[0]
+
+  @jax.jit
+  def update(variables, images, key):
+    inputs = _inputs(task, images)
+    keys = jax.random.split(key, len(inputs))
+    _, updates = generator.apply(
+      variables, inputs, train=True, keys=keys, method="layers", mutable=["batch_stats"]
+    )
+    return {**variables, **updates}
+
+  def random(seed: int, batches: Iterable[np.ndarray]) -> Any:
+    key = jax.random.key(seed)
+    variables, updates = init(key), 0
+    for updates, images in enumerate(batches, start=1):
+      variables = update(variables, images, jax.random.fold_in(key, updates))
+    stats = generator.unbiased_statistics(
+      variables.get("batch_stats", {}), jnp.asarray(updates)
+    )
+    return {"params": variables["params"], "batch_stats": stats}
+
+  return random
+
+
+def make_pixels(task: Task, side: int) -> Callable[[jax.typing.ArrayLike], jax.Array]:
+  """Returns a function of images, as `extract`'s, to their mean colours.
+
+  uint8 `[B, S, S, 3]` to `[B, side * side * 3]` in [0, 1], over a grid of that side.
+  """
+
+  @jax.jit
+  def mean_colors(images):
+    cropped = augment.center_crop(jnp.asarray(images), task.image_size)
+    return _grid(pixels.from_uint8(cropped), side).reshape(len(cropped), -1)
+
+  return mean_colors
+
+
+def of_examples(
+  function: Callable[[np.ndarray], jax.Array],
+  examples: data.Examples,
+  *,
+  batch_size: int = 32,
+  progress: Callable[[int], Any] | None = None,
+) -> tuple[np.ndarray, tuple[str, ...]]:
+  """Returns features of all pictures that can be decoded, and the names of these.
+
+  Args:
+    function: uint8 `[B, S, S, 3]` to `[B, D]`.
+    examples: the pictures; what cannot be decoded is in `examples.skipped` afterwards.
+    batch_size: pictures a call.
+    progress: is told the number of pictures of each batch that is done.
+
+  Returns:
+    float32 `[N, D]`, and `N` names.
+
+  Raises:
+    ValueError: no picture can be decoded.
+  """
+  batch_size = min(batch_size, len(examples))
+  found, count = np.empty((0, 0), np.float32), 0
+  for batch in data.validation_batches(examples, batch_size=batch_size):
+    good = batch["weight"] > 0
+    rows = np.asarray(function(batch["image"]))[good]
+    if not count:
+      found = np.empty((len(examples), rows.shape[1]), np.float32)
+    found[count : count + len(rows)] = rows
+    count += len(rows)
+    if progress:
+      progress(len(rows))
+  bad = examples.skipped
+  return found[:count], tuple(name for name in examples.names if name not in bad)
+
+
+def _init(generator: Generator, task: Task, key: jax.Array):
+  """Returns variables before the first step, and the layers' maps of one image."""
+  inputs = jnp.zeros((1, task.image_size, task.image_size, task.channels))
+  variables = generator.init(key, inputs, keys=key[None])
+  return variables, generator.apply(variables, inputs, keys=key[None], method="layers")
+
+
+def _inputs(task: Task, images: jax.typing.ArrayLike) -> jax.Array:
+  """Returns what the generator sees of uint8 images without holes."""
+  cropped = augment.center_crop(jnp.asarray(images), task.image_size)
+  whole = pixels.from_uint8(cropped)
+  return task.see(whole, jnp.zeros((*whole.shape[:3], 1))).inputs
+
+
+def _pool(maps: jax.Array, pool: str) -> jax.Array:
+  """Pools `[B, h, w, C]`."""
+  if pool == "mean":
+    return jnp.mean(maps, (1, 2))
+  if pool == "max":
+    return jnp.max(maps, (1, 2))
+  if pool == "grid":
+    _, height, width, channels = maps.shape
+    side = max(1, int((MOST_FEATURES / channels) ** 0.5))
+    return _grid(maps, side) if side < max(height, width) else maps
+  return maps
+
+
+def _grid(maps: jax.Array, side: int) -> jax.Array:
+  """Returns means over a grid, `[B, h, w, C]` to `[B, side, side, C]`.
+
+  Cell i of n covers the places from floor(i h / n) to ceil((i + 1) h / n).
+  """
+  rows, columns = (_cells(length, side) for length in maps.shape[1:3])
+  return jnp.einsum("gi,kj,bijc->bgkc", rows, columns, maps, precision="highest")
+
+
+def _cells(length: int, count: int) -> np.ndarray:
+  """Returns the weights of means over `count` stretches, `[count, length]`."""
+  cells = np.zeros((count, length), np.float32)
+  for i in range(count):
+    start, stop = i * length // count, -(-(i + 1) * length // count)
+    cells[i, start:stop] = 1 / (stop - start)
+  return cells

@@ -1,0 +1,333 @@
+"""Checkpoints of a run: the latest few and the best, written in the background.
+
+Orbax writes the arrays; the record beside them makes them a checkpoint of a run, and
+tells a whole checkpoint from a damaged one.
+"""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import math
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from ctx_encoder.training import record
+from ctx_encoder.training.record import (
+  MAY_CHANGE,
+  DamagedError,
+  PyTree,
+  Record,
+  check_config,
+)
+
+__all__ = ["MAY_CHANGE", "Checkpoints", "DamagedError", "check_config"]
+
+_LOG = logging.getLogger(__name__)
+
+
+def _worth_telling(entry: logging.LogRecord) -> bool:
+  by_orbax = f"{os.sep}orbax{os.sep}" in entry.pathname
+  # What a save fails with is raised by `Checkpoints.wait` too.
+  worth = entry.levelno >= logging.WARNING and not entry.exc_info
+  return worth or not by_orbax
+
+
+# Orbax tells every step of every save through absl's logger, which others use too.
+logging.getLogger("absl").addFilter(_worth_telling)
+
+
+class Checkpoints:
+  """The checkpoints of one work directory: the latest few and the best.
+
+  Reading creates and removes nothing, so a run can be looked at while it goes on. With
+  several processes, all of them make the same calls on one shared directory.
+
+  Args:
+    directory: folder of the checkpoints. The first `save` creates it, and removes what
+      a killed save left in it.
+    keep: number of latest checkpoints kept, at least 1.
+    best_metric: name of the metric whose highest value marks the best checkpoint, which
+      is kept too.
+  """
+
+  def __init__(
+    self,
+    directory: str | os.PathLike[str],
+    *,
+    keep: int = 2,
+    best_metric: str = "eval/psnr_hole",
+  ):
+    if keep < 1:
+      raise ValueError(f"keep must be at least 1 checkpoint, not {keep}")
+    self._directory = pathlib.Path(directory).absolute()
+    self._keep = keep
+    self._best_metric = best_metric
+    self._damaged: set[int] = set()  # steps found damaged; the next save removes them
+    self._writer: ocp.training.Checkpointer | None = None
+    self._saving: ocp.AsyncResponse[bool] | None = None
+    self._record: Record = {}  # of the last save, for as long as it is in progress
+
+  def steps(self) -> list[int]:
+    """Returns the steps of all finished checkpoints, ascending."""
+    if not self._directory.is_dir():
+      return []
+    return sorted(int(p.name) for p in self._directory.iterdir() if p.name.isdecimal())
+
+  def latest(self) -> int | None:
+    """Returns the last step; None where there is no checkpoint."""
+    return max(self.steps(), default=None)
+
+  def best(self) -> int | None:
+    """Returns the step with the highest `best_metric`, the last of equals.
+
+    None where no checkpoint has that metric.
+    """
+    scores = {step: self._score(step) for step in self.steps()}
+    best = max(scores, key=lambda step: (scores[step], step), default=None)
+    return None if best is None or scores[best] == -math.inf else best
+
+  def save(
+    self,
+    step: int,
+    state: PyTree,
+    *,
+    config: Mapping[str, Any],
+    metrics: Mapping[str, float] | None = None,
+    extra: Mapping[str, Any] | None = None,
+  ) -> None:
+    """Starts writing a checkpoint; `state` may be donated as soon as this returns.
+
+    Waits for the save before. A step that is saved already is not written again; if it
+    was saved without metrics, it gets them.
+
+    Args:
+      step: training step, the name of the checkpoint.
+      state: pytree of arrays.
+      config: configuration, JSON.
+      metrics: name to value; without `best_metric` the checkpoint is never the best.
+      extra: what else `restore` shall return, JSON.
+    Raises:
+      TypeError: `config` or `extra` is not JSON.
+      OSError: the save before could not be written.
+    """
+    self.wait()
+    step = int(step)
+    metrics = {name: float(value) for name, value in (metrics or {}).items()}
+    saved = None if step in self._damaged else self._find_record(step)
+    if saved is not None:
+      if metrics and not saved["metrics"] and jax.process_index() == 0:
+        record.write(self._folder(step), saved | {"metrics": metrics})
+      return
+    self._record = {
+      "step": step,
+      "metrics": metrics,
+      "extra": dict(extra or {}),
+      "config": dict(config),
+      "arrays": record.layout(state),
+    }
+    json.dumps(self._record)  # fails here and not in the background
+    self._damaged.discard(step)
+    self._writer = writer = self._writer or self._open_writer()
+    self._saving = writer.save_checkpointables_async(
+      step,
+      {"state": state},
+      force=True,  # Orbax saves no step before the latest otherwise
+      overwrite=self._folder(step).exists(),
+    )
+
+  def restore(
+    self,
+    abstract_state: PyTree,
+    step: int | None = None,
+    *,
+    only: Sequence[str] | None = None,
+  ) -> tuple[PyTree, dict[str, Any]]:
+    """Reads a checkpoint, by default the latest that is whole.
+
+    Args:
+      abstract_state: pytree of arrays or `jax.ShapeDtypeStruct`, of the structure that
+        was saved. Arrays are restored onto its shardings, or onto the first device.
+      step: one of `steps()`; None = the latest, and where that is damaged the one
+        before, with a warning.
+      only: paths of the parts to read, such as "generator/params"; None = all. The
+        arrays of the others are `...`.
+    Returns:
+      The state, and the `extra` it was saved with.
+    Raises:
+      FileNotFoundError: there is no such checkpoint.
+      DamagedError: the checkpoint of that step, or every checkpoint, is damaged.
+      ValueError: the saved arrays have other names, shapes or types.
+    """
+    self.wait()
+    if step is not None:
+      return self._load(step, abstract_state, only)
+    for step in self._latest_first():
+      try:
+        return self._load(step, abstract_state, only)
+      except DamagedError as error:
+        _LOG.warning("%s Using the one before; the next save removes it.", error)
+        self._damaged.add(step)
+    raise DamagedError(
+      self._directory, "none of its steps is whole; use another --workdir"
+    )
+
+  def read_config(self, step: int | None = None) -> dict[str, Any]:
+    """Returns the configuration saved with a step, by default the latest readable.
+
+    Raises:
+      FileNotFoundError: there is no such checkpoint.
+      DamagedError: the record of that step, or of every step, is damaged.
+    """
+    return self._read_readable(step)["config"]
+
+  def read_extra(self, step: int | None = None) -> dict[str, Any]:
+    """Returns the `extra` saved with a step; as `read_config`."""
+    return self._read_readable(step)["extra"]
+
+  def wait(self) -> None:
+    """Waits until the last save is finished; raises OSError where it has failed."""
+    if self._writer is None or self._saving is None:
+      return
+    try:
+      self._saving.result()  # ends a thread too, which Orbax's own wait does not
+    except Exception as error:  # of Orbax or TensorStore, of any type
+      with contextlib.suppress(Exception):
+        self._writer.wait()  # Orbax raises an error once in every thread that waits
+      self._writer.reload()  # what that save would have replaced is still there
+      reason = " ".join(str(error).split())[-300:]  # the cause is at the end
+      raise OSError(
+        f"The checkpoint of step {self._record['step']} cannot be written to"
+        f" {self._directory}, those before it are whole: {reason}"
+      ) from error
+    finally:
+      self._saving = None
+
+  def close(self) -> None:
+    """Waits for the last save and ends Orbax's threads; raises as `wait` does."""
+    try:
+      self.wait()
+    finally:
+      writer, self._writer = self._writer, None
+      if writer is not None:
+        writer.close()
+
+  def __enter__(self) -> "Checkpoints":
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    self.close()
+
+  def _open_writer(self) -> ocp.training.Checkpointer:
+    context = ocp.Context()
+    # In the background, a folder that cannot be made blocks the process for minutes.
+    context.asynchronous.create_directories_asynchronously = False
+    # Orbax deep-copies its options: a bound method would act on a copy of `self`.
+    context.asynchronous.post_finalization_callback = lambda: self._complete()
+    return ocp.training.Checkpointer(
+      str(self._directory),
+      context=context,
+      preservation_policy=_LatestAndBest(self._keep, self._damaged, self._score),
+      cleanup_tmp_directories=True,
+    )
+
+  def _complete(self) -> None:
+    """Adds the record to a checkpoint.
+
+    Orbax calls this in its thread when all files are written, before it renames the
+    folder: no checkpoint is ever seen without its record.
+    """
+    (folder,) = self._directory.glob(f"{self._record['step']}.orbax-checkpoint-tmp*")
+    files = record.file_checksums(folder)
+    record.write(folder, self._record | {"files": files})
+
+  def _load(
+    self, step: int, abstract_state: PyTree, only: Sequence[str] | None
+  ) -> tuple[PyTree, dict[str, Any]]:
+    folder, saved = self._folder(step), self._read_record(step)
+    # Orbax's own errors name neither the array that does not fit nor the broken file.
+    record.check_layout(folder, saved, abstract_state)
+    record.check_files(folder, saved)
+
+    def wanted(path: jax.tree_util.KeyPath, x: Any) -> Any:
+      name = jax.tree_util.keystr(path, simple=True, separator="/")
+      if only is None or any(f"{name}/".startswith(f"{part}/") for part in only):
+        return _abstract(x)
+      return ocp.PLACEHOLDER
+
+    abstract = {"state": jax.tree_util.tree_map_with_path(wanted, abstract_state)}
+    return ocp.load_checkpointables(str(folder), abstract)["state"], saved["extra"]
+
+  def _score(self, step: int) -> float:
+    """Returns what the best checkpoint is chosen by; -inf where it is unknown."""
+    in_progress = not self._folder(step).exists()
+    saved = self._record if in_progress else self._find_record(step)
+    score = saved["metrics"].get(self._best_metric, math.nan) if saved else math.nan
+    return -math.inf if math.isnan(score) else score
+
+  def _folder(self, step: int) -> pathlib.Path:
+    return self._directory / str(step)
+
+  def _latest_first(self) -> list[int]:
+    if not (steps := self.steps()):
+      raise FileNotFoundError(f"There is no checkpoint in {self._directory}.")
+    return steps[::-1]
+
+  def _read_record(self, step: int) -> Record:
+    if step not in (steps := self._latest_first()):
+      raise FileNotFoundError(
+        f"There is no checkpoint of step {step} in {self._directory}, only of"
+        f" {', '.join(map(str, steps[::-1]))}."
+      )
+    return record.read(self._folder(step))
+
+  def _read_readable(self, step: int | None) -> Record:
+    if step is not None:
+      return self._read_record(step)
+    for step in self._latest_first():
+      if (saved := self._find_record(step)) is not None:
+        return saved
+    raise DamagedError(
+      self._directory, "none of its steps is whole; use another --workdir"
+    )
+
+  def _find_record(self, step: int) -> Record | None:
+    """Returns the record of a step; None where there is none that is whole."""
+    try:
+      return record.read(self._folder(step))
+    except DamagedError:
+      return None
+
+
+@dataclasses.dataclass(frozen=True)
+class _LatestAndBest:
+  """Orbax policy: keeps the latest whole checkpoints and the one of the highest score.
+
+  Orbax's `LatestN` counts damaged ones too, and `BestN` fails on metrics that lack the
+  one it sorts by.
+  """
+
+  keep: int
+  damaged: set[int]
+  score: Callable[[int], float]
+
+  def should_preserve(
+    self, checkpoints: Sequence[Any], *, context: Any
+  ) -> Sequence[bool]:
+    del context
+    steps = [c.step for c in checkpoints if c.step not in self.damaged]
+    best = max(steps, key=lambda step: (self.score(step), step))
+    kept = {*steps[-self.keep :], best}
+    return [c.step in kept for c in checkpoints]
+
+
+def _abstract(x: Any) -> jax.ShapeDtypeStruct:
+  # Without a sharding, Orbax restores onto the devices of the run that saved.
+  sharding = getattr(x, "sharding", None)
+  sharding = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)

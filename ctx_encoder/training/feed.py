@@ -1,0 +1,114 @@
+"""Batches to the step: from images that lie on the device, or from the host."""
+
+import contextlib
+from collections.abc import Callable, Generator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from ctx_encoder import data, distributed, xla
+from ctx_encoder.training.state import TrainState
+from ctx_encoder.training.step import Metrics, TrainStep, make_dispatch
+
+# The share of a device's memory that images may take before they are fed to it.
+_DEVICE_SHARE = 0.25
+_DEVICE_BYTES = 16 * 2**30  # where the device does not tell
+
+# Makes one or several steps; the metrics are `[steps]` each. The state is donated.
+Dispatch = Callable[[TrainState], tuple[TrainState, Metrics]]
+
+
+def dispatches(
+  config: ConfigDict,
+  step_function: TrainStep,
+  examples: data.Examples,
+  key: jax.Array,
+  mesh: Mesh,
+  *,
+  state_sharding: Any,
+  start: int,
+  stop: int,
+) -> Generator[tuple[int, Dispatch], None, None]:
+  """Yields (the step that is reached, the dispatch that reaches it) until `stop`.
+
+  A step's batch is a function of (config.seed, step) alone, wherever the images are.
+  The key is on all devices of the mesh; the state comes and goes as `state_sharding`
+  says. Close the iterator to end its background threads.
+  """
+  feed = _from_device if on_device(config, examples) else _from_host
+  place = mesh, state_sharding
+  return feed(config, step_function, examples, key, *place, start, stop)
+
+
+def on_device(config: ConfigDict, examples: data.Examples) -> bool:
+  """Returns whether the images are to lie on the device.
+
+  Raises:
+    ValueError: that is asked for, but they are decoded anew every epoch.
+  """
+  placement = config.data.placement
+  if placement == "device" and examples.images is None:
+    raise ValueError("data.placement=device needs data.cache=memory.")
+  if placement != "auto":
+    return placement == "device"
+  memory = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+  room = (memory or _DEVICE_BYTES) * _DEVICE_SHARE
+  return examples.images is not None and examples.nbytes <= room
+
+
+def _from_device(
+  config, step_function, examples, key, mesh, state_sharding, start, stop
+):
+  per_call = config.steps_per_dispatch or (1 if jax.default_backend() == "cpu" else 8)
+  compiled = _compiled(make_dispatch(step_function), state_sharding)
+  images, ids = distributed.put(mesh, (examples.images, examples.ids))
+  epoch_steps = len(examples) // config.batch_size
+  step = start
+  while step < stop:
+    # Calls start and end at the same steps in a run that is resumed: none crosses an
+    # epoch, and what is left of one goes step by step, not by a compilation of its own.
+    end = min(step + per_call, stop, step - step % epoch_steps + epoch_steps)
+    if end - step < per_call:
+      end = step + 1
+    rows = [
+      data.batch_indices(len(examples), config.batch_size, config.seed, at)
+      for at in range(step, end)
+    ]
+    mine = np.split(np.stack(rows), jax.process_count(), axis=1)[jax.process_index()]
+    rows = distributed.put(mesh, mine, axis=1)
+    yield end, lambda state, rows=rows: compiled(state, images, ids, rows, key)
+    step = end
+
+
+def _from_host(config, step_function, examples, key, mesh, state_sharding, start, stop):
+  def one(state, batch, key):
+    state, measured = step_function(state, batch, key)
+    return state, {name: value[None] for name, value in measured.items()}
+
+  compiled = _compiled(one, state_sharding)
+  batches = data.train_batches(
+    examples,
+    batch_size=config.batch_size,
+    seed=config.seed,
+    start_step=start,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+    loader=config.data.loader,
+  )
+  with contextlib.closing(batches):
+    for step in range(start, stop):
+      batch = distributed.put(mesh, next(batches), axis=0)
+      yield step + 1, lambda state, batch=batch: compiled(state, batch, key)
+
+
+def _compiled(function, state_sharding):
+  """Jitted; the state that comes in gives its memory to the one that goes out."""
+  return jax.jit(
+    function,
+    donate_argnums=0,
+    out_shardings=(state_sharding, None),
+    compiler_options=xla.options(),
+  )

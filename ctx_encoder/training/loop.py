@@ -1,0 +1,306 @@
+"""The training loop: steps, the log, validations, pictures and checkpoints."""
+
+import dataclasses
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from ctx_encoder import data, distributed
+from ctx_encoder.evaluation import evaluate, figures
+from ctx_encoder.training import feed
+from ctx_encoder.training.checkpoint import Checkpoints
+from ctx_encoder.training.history import History
+from ctx_encoder.training.process import Interruption
+from ctx_encoder.training.state import TrainState, magnitudes
+
+Say = Callable[[str], None]
+
+_magnitudes = jax.jit(magnitudes)
+_SKIPS_IN_A_ROW = 100
+_STEPS_BETWEEN_QUESTIONS = 10  # of several processes, whether one was asked to stop
+
+
+def first_process() -> bool:
+  """Returns whether this process writes and speaks for all."""
+  return jax.process_index() == 0
+
+
+class NonFiniteError(RuntimeError):
+  """A loss or a parameter became infinite or not a number."""
+
+
+@dataclasses.dataclass
+class Skips:
+  """Counts the steps that `step.skip_nonfinite` has left out since the start.
+
+  total: of them.
+  in_a_row: up to now.
+  """
+
+  total: int = 0
+  in_a_row: int = 0
+
+  def count(self, measured: dict[str, float]) -> bool:
+    """Takes "skipped" out of a step's metrics; returns whether it was left out.
+
+    Raises:
+      NonFiniteError: one hundred in a row were.
+    """
+    if not measured.pop("skipped", 0):
+      self.in_a_row = 0
+      return False
+    self.total += 1
+    self.in_a_row += 1
+    if self.in_a_row == _SKIPS_IN_A_ROW:
+      raise NonFiniteError(
+        f"{self.in_a_row} steps in a row were skipped: their losses or parameters were"
+        " not finite. A lower optimizer.learning_rate often helps."
+      )
+    return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Loop:
+  """What does not change while a run goes on, and what is done with its state."""
+
+  config: ConfigDict
+  workdir: Path
+  validation: data.Examples
+  checkpoints: Checkpoints
+  history: History
+  eval_step: evaluate.EvalStep
+  inference_variables: Callable[[TrainState], Any]
+  key: jax.Array
+  saved: dict[str, Any]
+  total_steps: int
+  epoch_steps: int
+  started: float
+  say: Say
+  skips: "Skips" = dataclasses.field(default_factory=lambda: Skips())
+
+  def run(
+    self,
+    state: TrainState,
+    dispatches: Iterator[tuple[int, feed.Dispatch]],
+    interruption: Interruption,
+  ) -> tuple[TrainState, str]:
+    """Makes steps until the end, an interruption or the end of patience.
+
+    One dispatch is always under way while the one before it is logged.
+    """
+    step = int(state.step)
+    eval_steps = self.epoch_steps * self.config.eval.every_epochs
+    save_steps = self.config.checkpoint.every_steps
+    first = step
+    pending: dict[int, Any] = {}
+    if step >= self.total_steps:
+      return state, "finished"
+    if self.patience_is_over():
+      return state, "stopped early"
+    before, began = self.history.seconds(), time.time()
+    with self.progress_bar(step) as bar:
+
+      def settle() -> None:
+        for end, measured in pending.items():
+          self.log(end, measured, before + time.time() - began, bar)
+        pending.clear()
+
+      for end, dispatch in dispatches:
+        state, measured = dispatch(state)
+        settle()
+        pending[end] = measured
+        if step == first:
+          settle()
+          self.tell(bar, f"First step after {time.time() - self.started:.1f} s.")
+        if end % eval_steps == 0 or end >= self.total_steps:
+          settle()
+          metrics = self.validate(state, end, before + time.time() - began)
+          self.tell(bar, self.validation_line(metrics, end))
+          if end >= self.total_steps:
+            return state, "finished"
+          if self.patience_is_over():
+            return state, "stopped early"
+        elif save_steps and end // save_steps > step // save_steps:
+          settle()
+          self.save(state)
+        if self.asked_to_stop(interruption, step, end):
+          settle()
+          return state, "interrupted"
+        step = end
+    raise AssertionError("The batches ended before the run.")
+
+  def asked_to_stop(self, interruption: Interruption, before: int, now: int) -> bool:
+    """Returns whether all processes shall stop here, as one of them was asked to."""
+    every = 1 if jax.process_count() == 1 else _STEPS_BETWEEN_QUESTIONS
+    if now // every == before // every:
+      return False
+    return distributed.any_process(interruption.requested)
+
+  def log(self, end: int, measured: Any, seconds: float, bar: tqdm) -> None:
+    """Writes the metrics of the steps up to `end`; raises if they are not finite."""
+    table = {name: np.asarray(values, float) for name, values in measured.items()}
+    lines = [
+      dict(zip(table, map(float, values), strict=True))
+      for values in zip(*table.values(), strict=True)
+    ]
+    for step, line in enumerate(lines, end - len(lines) + 1):
+      if self.skips.count(line):
+        self.history.append(self.position(step, seconds) | {"skipped": 1})
+        continue
+      self.check_finite(line, step)
+      if step % self.config.log.every_steps == 0 or step == 1:
+        self.history.append(self.position(step, seconds) | line)
+    shown = _postfix(lines[-1], end / self.epoch_steps)
+    if self.skips.total:
+      shown += f", skipped {self.skips.total}"
+    bar.set_postfix_str(shown, refresh=False)
+    bar.update(len(lines) * self.config.batch_size)
+
+  def validate(self, state: TrainState, step: int, seconds: float) -> dict[str, float]:
+    """Measures, draws and saves; returns the validation's metrics."""
+    metrics = {}
+    if len(self.validation):
+      variables, size = self.inference_variables(state), self.eval_batch_size
+      means = evaluate.evaluate(
+        self.eval_step, variables, self.validation, self.key, batch_size=size
+      )
+      metrics = {f"eval/{name}": value for name, value in means.items()}
+      if first_process():
+        self.draw_examples(variables, step)
+    skipped = len(self.validation.skipped)  # of both splits
+    counted = {"skipped_images": skipped} if skipped else {}
+    self.history.append(self.position(step, seconds) | metrics | counted)
+    self.draw_curves()
+    self.save(state, metrics)
+    return metrics
+
+  def finish(self, state: TrainState) -> dict[str, evaluate.Means]:
+    """Compares the best state with the baselines; writes and tells the table."""
+    step = int(state.step)
+    if not len(self.validation):
+      self.say(f"Done at step {step}; there are no validation images to judge it by.")
+      return {}
+    results = evaluate.compare(
+      self.eval_step,
+      self.inference_variables(state),
+      self.validation,
+      self.key,
+      batch_size=self.eval_batch_size,
+    )
+    names = [name for name in results if name != evaluate.MODEL]
+    self.draw_curves({name: results[name]["psnr_hole"] for name in names})
+    written = {"step": step, "images": len(self.validation), "results": results}
+    if first_process():
+      path = self.workdir / "results.json"
+      path.write_text(json.dumps(written, indent=1) + "\n")
+    self.say(
+      f"On {len(self.validation)} validation images, the best step being {step}:\n"
+      f"{evaluate.table(results)}\n"
+      f"Pictures, curves, metrics and checkpoints are in {self.workdir}."
+    )
+    return results
+
+  def save(self, state: TrainState, metrics: dict[str, float] | None = None) -> None:
+    # A loss tells of the parameters before its step; these are the ones after it.
+    self.check_finite(_magnitudes(state), int(state.step))
+    self.checkpoints.save(int(state.step), state, metrics=metrics, **self.saved)
+
+  def draw_examples(self, variables: Any, step: int) -> None:
+    rows = evaluate.show(
+      self.eval_step,
+      variables,
+      self.validation,
+      self.key,
+      count=self.config.eval.grid_images,
+      batch_size=self.eval_batch_size,
+    )
+    pictures = self.workdir / "images"
+    pictures.mkdir(exist_ok=True)
+    figures.save_png(
+      pictures / f"step_{step:07d}.png",
+      figures.grid(rows, column_labels=("original", "masked", "completed")),
+    )
+
+  def draw_curves(self, references: dict[str, float] | None = None) -> None:
+    if not first_process():
+      return
+    figures.curves(
+      self.workdir / "curves.png",
+      self.history.lines,
+      title=self.config.name,
+      references=references,
+    )
+
+  @property
+  def eval_batch_size(self) -> int:
+    return self.config.eval.batch_size or self.config.batch_size
+
+  def position(self, step: int, seconds: float) -> dict[str, Any]:
+    """Returns what every line of metrics.jsonl starts with."""
+    return {
+      "step": step,
+      "epoch": step / self.epoch_steps,
+      "images": step * self.config.batch_size,
+      "seconds": seconds,
+    }
+
+  def patience_is_over(self) -> bool:
+    patience = self.config.early_stopping.patience
+    scores = [line["eval/psnr_hole"] for line in self.history.validations()]
+    return 0 < patience < len(scores) - int(np.argmax(scores)) if scores else False
+
+  def check_finite(self, values: Mapping[str, Any], step: int) -> None:
+    bad = [f"{name} is {x}" for name, x in values.items() if not math.isfinite(x)]
+    if not bad:
+      return
+    self.checkpoints.wait()
+    saved = self.checkpoints.latest()
+    last = f"The last checkpoint, step {saved} in {self.workdir}, is good."
+    raise NonFiniteError(
+      f"At step {step} {', '.join(bad)}."
+      f" {'There is no checkpoint yet.' if saved is None else last}"
+      " A lower optimizer.learning_rate often helps."
+    )
+
+  def tell(self, bar: tqdm, text: str) -> None:
+    """Writes a line above the bar."""
+    if first_process():
+      bar.write(text, sys.stderr)
+
+  def progress_bar(self, step: int) -> tqdm:
+    size = self.config.batch_size
+    return tqdm(
+      total=self.total_steps * size,
+      initial=step * size,
+      unit="img",
+      unit_scale=True,
+      dynamic_ncols=True,
+      disable=not first_process(),
+      mininterval=0.2 if sys.stderr.isatty() else 30,
+    )
+
+  def validation_line(self, metrics: dict[str, float], step: int) -> str:
+    where = f"Epoch {step / self.epoch_steps:.1f}, step {step}"
+    if not metrics:
+      return f"{where}: saved."
+    return (
+      f"{where}: validation PSNR {metrics['eval/psnr_hole']:.2f} dB,"
+      f" L1 {100 * metrics['eval/l1_hole']:.2f} %,"
+      f" L2 {100 * metrics['eval/l2_hole']:.2f} % over the hole."
+    )
+
+
+def _postfix(line: dict[str, float], epoch: float) -> str:
+  shown = {"rec": "loss/reconstruction", "adv": "loss/adversarial"}
+  shown |= {"disc": "loss/discriminator", "psnr": "psnr_hole"}
+  values = [f"{name} {line[key]:.3f}" for name, key in shown.items() if key in line]
+  return ", ".join([f"epoch {epoch:.1f}", *values])

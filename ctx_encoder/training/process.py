@@ -1,0 +1,106 @@
+"""The process of a run: its claim on the work directory, and its stop signals."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+LOCK = "lock"
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[Path]:
+  """Makes a folder this process's own until the context ends.
+
+  The operating system ends the claim when the process ends, however that happens. A
+  folder that was made for it and is still empty then is taken away again.
+
+  Args:
+    folder: made if it is not there.
+
+  Raises:
+    OSError: it cannot be written to, or another process has claimed it; or its disk
+      is full, now or later.
+  """
+  path = folder / LOCK
+  made = _first_missing(folder)
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = path.open("a+")
+  except OSError as error:
+    raise OSError(
+      f"The work directory {folder} cannot be written to: {error.strerror}. Name"
+      " another with --workdir."
+    ) from error
+  with file:
+    _lock(file, folder)
+    try:
+      yield folder
+    except OSError as error:
+      if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        raise
+      raise OSError(
+        f"No space is left for the work directory {folder}. Checkpoints that were"
+        " finished are whole: make room, and the same command goes on from the last."
+      ) from error
+    finally:
+      if made and list(folder.iterdir()) == [path]:
+        path.unlink()
+        for empty in [folder, *folder.parents]:
+          empty.rmdir()
+          if empty == made:
+            break
+
+
+def _lock(file, folder: Path) -> None:
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError as error:
+    file.seek(0)
+    owner = file.read().strip() or "unknown"
+    raise OSError(
+      f"Another run, process {owner}, is at work in {folder}."
+      " Wait for its end, or name another folder with --workdir."
+    ) from error
+  except OSError:
+    return  # a file system without locks
+  file.truncate(0)
+  file.write(str(os.getpid()))
+  file.flush()
+
+
+def _first_missing(folder: Path) -> Path | None:
+  """Returns the uppermost folder on the way to `folder` that is not there yet."""
+  missing = [path for path in (folder, *folder.parents) if not path.exists()]
+  return missing[-1] if missing else None
+
+
+class Interruption:
+  """Within it SIGINT and SIGTERM only set `requested`; a second SIGINT ends at once."""
+
+  def __init__(self):
+    self.requested = False
+    self._before: dict[int, Any] = {}
+
+  def __enter__(self) -> "Interruption":
+    with contextlib.suppress(
+      ValueError
+    ):  # outside the main thread there are no handlers
+      for number in (signal.SIGINT, signal.SIGTERM):
+        self._before[number] = signal.signal(number, self._note)
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
+
+  def _note(self, number: int, frame: Any) -> None:
+    if self.requested and number == signal.SIGINT:
+      raise KeyboardInterrupt
+    self.requested = True
+    print("\nSaving, then stopping ...", file=sys.stderr)

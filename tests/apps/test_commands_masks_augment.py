@@ -1,0 +1,284 @@
+"""The commands masks and augment, as they are called from the command line."""
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ctx_encoder import data
+from ctx_encoder.apps.commands import augment, masks
+from ctx_encoder.config import schema as config
+from ctx_encoder.data import samples, split
+
+
+def call(command, *arguments):
+  parser = argparse.ArgumentParser()
+  command.add_arguments(parser)
+  return command.run(parser.parse_args([str(argument) for argument in arguments]))
+
+
+def read(path):
+  with Image.open(path) as image:
+    return np.asarray(image)
+
+
+def contents(folder):
+  return {
+    file.relative_to(folder).as_posix(): file.read_bytes()
+    for file in sorted(folder.rglob("*"))
+    if file.is_file()
+  }
+
+
+class TestMasks:
+  def test_a_row_for_each_kind(self, tmp_path, capsys):
+    path = tmp_path / "new" / "masks.png"
+    assert call(masks, "--output", path, "--size", 32, "--count", 3) == 0
+    image = read(path)
+    assert str(path) in capsys.readouterr().out
+    hole = (image == [255, 0, 200]).all(-1)
+    # The rows that holes are seen in: one band for each of the five kinds.
+    bands = np.flatnonzero(np.diff(hole.any(1).astype(int)) == 1)
+    assert len(bands) >= 5
+    # A centre hole is 16x16 pixels, three in the first row.
+    top = np.flatnonzero(hole.any(1))[0]
+    assert hole[top].sum() == 3 * 16
+    assert hole[top + 15].sum() == 3 * 16
+
+  def test_the_seed_decides(self, tmp_path):
+    common = ("--size", 32, "--count", 2, "--kinds", "random_block")
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+      path = tmp_path / f"{name}.png"
+      assert call(masks, "--output", path, "--seed", seed, *common) == 0
+    a, b, c = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")
+    assert a == b
+    assert a != c
+
+  def test_silhouettes(self, tmp_path):
+    (tmp_path / "shapes").mkdir()
+    Image.new("L", (20, 20), 255).save(tmp_path / "shapes" / "square.png")
+    path = tmp_path / "shapes.png"
+    arguments = ("--kinds", "shapes", "--size", 32, "--fill", "#010203")
+    shapes = tmp_path / "shapes"
+    assert call(masks, "--output", path, "--shapes", shapes, *arguments) == 0
+    hole = (read(path) == [1, 2, 3]).all(-1)
+    assert 0 < hole.sum() <= 8 * 256
+
+  def test_plain_where_there_are_no_photographs(self, tmp_path, monkeypatch):
+    def missing(name):
+      raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr(samples, "pixels", missing)
+    path = tmp_path / "masks.png"
+    arguments = ("--kinds", "center", "--size", 32, "--count", 2)
+    assert call(masks, "--output", path, *arguments) == 0
+    plain = (read(path) == 200).all(-1)
+    assert plain.sum() == 2 * (32**2 - 16**2)
+
+  @pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+      (("--size", 8), "--size must be within"),
+      (("--count", 0), "--count must be within"),
+      (("--kinds", "shapes"), "needs --shapes"),
+      (("--shapes", "nowhere"), "no folder 'nowhere'"),
+      (("--fill", "pink"), "#rrggbb"),
+    ],
+  )
+  def test_errors_are_one_line(self, tmp_path, capsys, arguments, message):
+    path = tmp_path / "masks.png"
+    assert call(masks, "--output", path, *arguments) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not path.exists()
+
+
+def paintings(folder, count=3, side=32, kind="png"):
+  folder.mkdir()
+  for number in range(count):
+    pixels = np.random.default_rng(number).integers(0, 256, (side, side, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / f"monet{number}.{kind}")
+  return folder
+
+
+@pytest.fixture
+def originals(tmp_path):
+  return paintings(tmp_path / "originals")
+
+
+def run_augment(originals, output, *arguments):
+  return call(
+    augment, "--input", originals, "--output", output, "--size", 32, *arguments
+  )
+
+
+class TestAugment:
+  def test_writes_originals_and_copies(self, originals, tmp_path, capsys):
+    output = tmp_path / "out"
+    assert run_augment(originals, output, "--copies", 2) == 0
+    assert "9 images written" in capsys.readouterr().out
+    expected = {
+      f"monet{number}{suffix}.jpg"
+      for number in range(3)
+      for suffix in ("", "_aug01", "_aug02")
+    }
+    assert set(contents(output)) == expected | {"augment.json"}
+    pictures = {name: read(output / name).astype(int) for name in expected}
+    assert all(picture.shape == (32, 32, 3) for picture in pictures.values())
+    for number in range(3):
+      original = read(originals / f"monet{number}.png").astype(int)
+      written = pictures[f"monet{number}.jpg"]
+      assert np.abs(written - original).mean() < 6  # JPEG of noise
+      copies = [pictures[f"monet{number}_aug0{copy}.jpg"] for copy in (1, 2)]
+      assert np.abs(copies[0] - original).mean() > 20
+      assert np.abs(copies[0] - copies[1]).mean() > 20
+    note = json.loads((output / "augment.json").read_text())
+    assert note["rotation"] == 10
+    assert note["hue"] == 0
+
+  def test_the_data_room_reads_it(self, originals, tmp_path):
+    output = tmp_path / "out"
+    assert run_augment(originals, output, "--copies", 4) == 0
+    # Copies go where their original goes, so three paintings make no split to rely on.
+    loaded = data.load(
+      path=str(output), image_size=32, loader="pillow", validation_fraction=0
+    )
+    assert loaded.summary.found == 15
+    assert not loaded.summary.skipped
+
+  def test_total_is_met(self, originals, tmp_path):
+    output = tmp_path / "out"
+    assert run_augment(originals, output, "--total", 11) == 0
+    assert len(list(output.glob("*.jpg"))) == 11
+    assert len(list(output.glob("monet0*.jpg"))) == 4
+
+  def test_jpegs_of_the_size_are_copied_as_they_are(self, tmp_path):
+    originals = paintings(tmp_path / "jpegs", 1, 32, "jpg")
+    assert run_augment(originals, tmp_path / "out", "--copies", 1) == 0
+    copied = (tmp_path / "out" / "monet0.jpg").read_bytes()
+    assert copied == (originals / "monet0.jpg").read_bytes()
+
+  def test_strength_zero_makes_equal_copies(self, originals, tmp_path):
+    off = [f"--{name.replace('_', '-')}=0" for name in config.PAINTINGS]
+    assert run_augment(originals, tmp_path / "out", "--copies", 1, *off) == 0
+    files = contents(tmp_path / "out")
+    assert files["monet0.jpg"] == files["monet0_aug01.jpg"]
+
+  def test_an_interrupted_call_is_finished_by_the_next(
+    self, originals, tmp_path, capsys
+  ):
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    assert run_augment(originals, whole, "--copies", 3) == 0
+    assert run_augment(originals, resumed, "--copies", 2) == 0
+    (resumed / "monet1_aug02.jpg").unlink()
+    (resumed / ".monet1_aug02.jpg.new").write_bytes(b"half")
+    kept = (resumed / "monet1.jpg").stat().st_mtime_ns
+    capsys.readouterr()
+    assert run_augment(originals, resumed, "--copies", 3) == 0
+    assert "4 images written, 8 were there" in capsys.readouterr().out
+    assert contents(resumed) == contents(whole)
+    assert (resumed / "monet1.jpg").stat().st_mtime_ns == kept
+
+  def test_copies_depend_on_seed_and_name_alone(self, originals, tmp_path):
+    assert run_augment(originals, tmp_path / "all", "--copies", 1) == 0
+    (originals / "monet0.png").unlink()
+    assert run_augment(originals, tmp_path / "less", "--copies", 1) == 0
+    assert run_augment(originals, tmp_path / "seed", "--copies", 1, "--seed", 1) == 0
+    everything, less = contents(tmp_path / "all"), contents(tmp_path / "less")
+    assert less.items() <= everything.items()
+    name = "monet1_aug01.jpg"
+    assert contents(tmp_path / "seed")[name] != everything[name]
+
+  def test_copies_stay_on_the_side_of_their_original(self, originals, tmp_path):
+    """The name before _augNN is the original's, so the split can go by it."""
+    assert run_augment(originals, tmp_path / "out", "--copies", 2) == 0
+    for name in contents(tmp_path / "out"):
+      assert name == "augment.json" or split.COPY.sub("", name) in {
+        "monet0.jpg",
+        "monet1.jpg",
+        "monet2.jpg",
+      }
+
+  def test_folders_and_extensions_are_kept_apart(self, tmp_path):
+    originals = paintings(tmp_path / "originals", 1)
+    paintings(originals / "more", 1)
+    Image.new("RGB", (32, 32), "red").save(originals / "monet0.bmp")
+    assert run_augment(originals, tmp_path / "out", "--copies", 1) == 0
+    assert set(contents(tmp_path / "out")) == {
+      "augment.json",
+      "monet0.bmp.jpg",
+      "monet0.bmp_aug01.jpg",
+      "monet0.png.jpg",
+      "monet0.png_aug01.jpg",
+      "more/monet0.jpg",
+      "more/monet0_aug01.jpg",
+    }
+
+  def test_other_files_and_settings_are_refused(self, originals, tmp_path, capsys):
+    output = tmp_path / "out"
+    assert run_augment(originals, output, "--copies", 2) == 0
+    before = contents(output)
+    assert run_augment(originals, output, "--copies", 2, "--seed", 1) == 1
+    assert "other settings" in capsys.readouterr().err
+    (output / "notes.txt").write_text("mine")
+    assert run_augment(originals, output, "--copies", 2) == 1
+    assert "notes.txt" in capsys.readouterr().err
+    assert contents(output) == before | {"notes.txt": b"mine"}
+
+  def test_force_leaves_no_copy_of_other_settings(self, originals, tmp_path):
+    output, fresh = tmp_path / "out", tmp_path / "fresh"
+    assert run_augment(originals, output, "--copies", 3) == 0
+    (output / "notes.txt").write_text("mine")
+    assert run_augment(originals, output, "--copies", 1, "--seed", 1, "--force") == 0
+    assert run_augment(originals, fresh, "--copies", 1, "--seed", 1) == 0
+    assert contents(output) == contents(fresh) | {"notes.txt": b"mine"}
+
+  def test_broken_files_are_named_and_left_out(self, originals, tmp_path, capsys):
+    (originals / "broken.png").write_bytes(b"not a picture")
+    assert run_augment(originals, tmp_path / "out", "--copies", 1) == 0
+    streams = capsys.readouterr()
+    assert "broken.png" in streams.err
+    assert "6 images written, 0 were there, 1 originals skipped" in streams.out
+    assert len(list((tmp_path / "out").glob("*.jpg"))) == 6
+
+  @pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+      (("--copies", 0), "leaves no copy to make of 3 images"),
+      (("--total", 3), "--total 3 leaves no copy"),
+      (("--size", 4), "--size must be within"),
+      (("--quality", 0), "--quality must be within"),
+      (("--seed", -1), "--seed must be within"),
+      (("--rotation", 200), "rotation must be within"),
+      (("--flip-vertical", 1.5), "flip_vertical must be within"),
+    ],
+  )
+  def test_bad_arguments(self, originals, tmp_path, capsys, arguments, message):
+    assert run_augment(originals, tmp_path / "out", *arguments) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+  def test_bad_folders(self, originals, tmp_path, capsys):
+    assert run_augment(tmp_path / "missing", tmp_path / "out") == 1
+    assert "no such folder" in capsys.readouterr().err
+    for inside in (originals, originals / "new"):
+      assert run_augment(originals, inside) == 1
+      assert "nor lie in it" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert run_augment(tmp_path / "empty", tmp_path / "out") == 1
+    assert "No images" in capsys.readouterr().err
+    assert run_augment(originals, tmp_path / "out", "--copies", 1) == 0
+    capsys.readouterr()
+    assert run_augment(tmp_path / "out", tmp_path / "again") == 1
+    assert "give the originals" in capsys.readouterr().err
+
+  def test_nothing_usable(self, tmp_path, capsys):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.png").write_bytes(b"")
+    assert run_augment(tmp_path / "bad", tmp_path / "out") == 1
+    assert "None of the 1 images" in capsys.readouterr().err

@@ -1,0 +1,74 @@
+"""`ctx-encoder data` tells what a source holds, and fails in one line."""
+
+import argparse
+
+import pytest
+from pictures import encode, fill_folder, noise
+
+from ctx_encoder.apps.commands import data as command
+
+
+def run(*arguments):
+  parser = argparse.ArgumentParser()
+  command.add_arguments(parser)
+  return command.run(parser.parse_args(["--loader", "pillow", *arguments]))
+
+
+def test_folder(tmp_path, capsys):
+  fill_folder(tmp_path, 30)
+  (tmp_path / "large.png").write_bytes(encode(noise(40, 60)))
+  (tmp_path / "small.png").write_bytes(encode(noise(8, 9)))
+  (tmp_path / "bad.png").write_bytes(b"no picture")
+  assert run("--path", str(tmp_path), "--image-size", "16") == 0
+  out, err = capsys.readouterr()
+  lines = dict(line.split(maxsplit=1) for line in out.splitlines()[:4])
+  assert lines["source"] == f"folder {tmp_path}"
+  assert lines["images"] == "33 found, 32 usable, 1 skipped"
+  assert lines["size"] == "smallest 9x8, median 16x16, largest 60x40"
+  training, validation = (int(part.split()[0]) for part in lines["split"].split(", "))
+  assert training + validation == 32
+  assert f"in memory   {32 * 768 / 2**20:.1f} MiB at 16x16" in out
+  assert out.splitlines()[-1] == "skipped     bad.png: not a picture"
+  assert err == ""
+
+
+def test_every_skipped_file_is_listed(tmp_path, capsys):
+  fill_folder(tmp_path, 30)
+  for number in range(25):
+    (tmp_path / f"bad{number}.png").write_bytes(b"")
+  assert run("--path", str(tmp_path)) == 0
+  assert capsys.readouterr().out.count(": empty file\n") == 25
+
+
+def test_nothing_given_shows_the_photographs_and_the_notice(capsys):
+  pytest.importorskip("skimage")
+  assert run("--image-size", "8") == 0
+  out = capsys.readouterr().out
+  assert out.startswith("source      samples\n")
+  assert "No data is configured" in out
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (["--path", "./nowhere"], "There is nothing at './nowhere'"),
+    (["--path", "."], "No images in ."),
+    (["--source", "folder"], "needs data.path"),
+    (["--image-size", "0"], "data.image_size must be at least 1"),
+  ],
+)
+def test_errors_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  assert run(*arguments) == 1
+  out, err = capsys.readouterr()
+  assert out == ""
+  assert message in err
+  assert err.count("\n") == 1
+  assert err.startswith("ctx-encoder data: ")
+
+
+def test_help_gives_an_example():
+  parser = argparse.ArgumentParser()
+  command.add_arguments(parser)
+  assert "cycle_gan/monet2photo" in parser.format_help()
+  assert "ctx-encoder data --path" in command.__doc__

@@ -1,0 +1,499 @@
+"""The demo's HTTP API and its command: answers, limits, the queue, many at once."""
+
+import asyncio
+import concurrent.futures
+import os
+import pathlib
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import tomllib
+import zlib
+from unittest import mock
+
+import httpx2
+import numpy as np
+import pytest
+import serving
+from serving import form, hole, picture, pixels, png
+from starlette.testclient import TestClient
+
+import ctx_encoder
+from ctx_encoder import xla
+from ctx_encoder.apps import cli, demo
+from ctx_encoder.apps.commands import demo as command
+from ctx_encoder.apps.demo import holes, server
+from ctx_encoder.apps.demo.turns import Busy, Turns
+from ctx_encoder.inpaint import BLENDS, STRATEGIES
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def client():
+  limits = demo.Limits(pixels=10_000, bytes=50_000)
+  return TestClient(demo.make_app(serving.inpainter(), limits))
+
+
+def problem(response, status):
+  """Returns the one line that an answer says."""
+  assert response.status_code == status, response.text
+  assert response.headers["content-type"] == "application/json"
+  (line,) = response.json().values()
+  assert "\n" not in line
+  return line
+
+
+# What it gives
+
+
+def test_a_picture_comes_back_completed(client):
+  response = client.post("/api/inpaint", files=form())
+  assert response.status_code == 200
+  assert response.headers["content-type"] == "image/png"
+  completed, image, mask = pixels(response.content), picture(), hole()
+  np.testing.assert_array_equal(completed[~mask], image[~mask])
+  expected = serving.inpainter()(image, mask)
+  np.testing.assert_array_equal(completed, expected)
+  assert (completed[mask] != image[mask]).any(1).mean() > 0.9
+  timing = re.findall(r"(\w+);dur=\d+\.\d", response.headers["server-timing"])
+  assert timing == ["wait", "decode", "complete", "encode"]
+
+
+@pytest.mark.parametrize("blend", BLENDS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_choices_are_those_of_the_inpainter(client, strategy, blend):
+  data = {"strategy": strategy, "blend": blend, "seed": "3"}
+  response = client.post("/api/inpaint", files=form(), data=data)
+  expected = serving.inpainter()(
+    picture(), hole(), strategy=strategy, blend=blend, seed=3
+  )
+  np.testing.assert_array_equal(pixels(response.content), expected)
+
+
+def test_the_seed_reaches_the_network():
+  def noise(images, masks, keys):
+    import jax
+
+    drawn = jax.vmap(lambda key: jax.random.bits(key, (16, 16, 3), np.uint8))(keys)
+    return np.where(masks > 0, drawn, images)
+
+  client = TestClient(demo.make_app(serving.inpainter(noise)))
+  answers = [
+    client.post("/api/inpaint", files=form(), data={"seed": seed}).content
+    for seed in ("1", "1", "2")
+  ]
+  assert answers[0] == answers[1] != answers[2]
+
+
+def test_info(client):
+  info = client.get("/api/info").json()
+  assert info["name"] == "white <b>"
+  assert info["image_size"] == 16
+  assert tuple(info["strategies"]) == STRATEGIES
+  assert tuple(info["blends"]) == BLENDS
+  assert info["max_pixels"] == 10_000
+  assert info["max_bytes"] == 50_000
+  assert info["version"] == ctx_encoder.__version__
+
+
+def test_examples(client):
+  names = client.get("/api/info").json()["examples"]
+  assert "chelsea" in names
+  whole = pixels(client.get("/api/examples/chelsea").content)
+  assert whole.shape == (300, 451, 3)
+  small = pixels(client.get("/api/examples/chelsea?thumbnail=true").content)
+  assert small.shape[0] == 160
+  assert "'dog'" in problem(client.get("/api/examples/dog"), 404)
+
+
+@pytest.mark.parametrize("kind", holes.KINDS)
+def test_ready_made_holes(client, kind):
+  query = {"kind": kind, "width": 90, "height": 60}
+  drawn = [
+    pixels(client.get("/api/mask", params=query | {"seed": seed}).content)
+    for seed in (0, 0, 1)
+  ]
+  assert drawn[0].shape == (60, 90)
+  assert drawn[0].dtype == bool
+  assert 0.02 < drawn[0].mean() < 0.5
+  np.testing.assert_array_equal(drawn[0], drawn[1])
+  assert np.array_equal(drawn[0], drawn[2]) == (kind == "center")
+  if kind == "center":
+    assert drawn[0][15:45, 23:67].all()
+    assert drawn[0].sum() <= 30 * 46
+
+
+def test_ready_made_holes_within_the_limits(client):
+  query = {"kind": "center", "width": 60_000, "height": 60_000}
+  assert "10,000 pixels" in problem(client.get("/api/mask", params=query), 422)
+  assert "width" in problem(client.get("/api/mask", params=query | {"width": 0}), 422)
+  assert "kind" in problem(client.get("/api/mask", params=query | {"kind": "x"}), 422)
+
+
+def test_the_schema_is_what_there_is(client):
+  schema = client.get("/openapi.json").json()
+  assert schema["openapi"].startswith("3.")
+  assert set(schema["paths"]) == {
+    "/api/inpaint",
+    "/api/info",
+    "/api/mask",
+    "/api/examples/{name}",
+  }
+  post = schema["paths"]["/api/inpaint"]["post"]
+  (reference,) = post["requestBody"]["content"].values()
+  body = schema["components"]["schemas"][reference["schema"]["$ref"].split("/")[-1]]
+  assert set(body["properties"]) == {"image", "mask", "strategy", "blend", "seed"}
+  assert body["required"] == ["image", "mask"]
+  assert tuple(body["properties"]["strategy"]["enum"]) == STRATEGIES
+  assert list(post["responses"]["200"]["content"]) == ["image/png"]
+  assert set(post["responses"]) == {"200", "400", "413", "422", "503"}
+
+
+def test_the_page_and_its_headers(client):
+  kinds = {"/": "html", "/main.js": "javascript", "/style.css": "css"}
+  for path, kind in kinds.items():
+    response = client.get(path)
+    assert kind in response.headers["content-type"]
+    assert "default-src 'self'" in response.headers["content-security-policy"]
+    assert not re.search(r"https?://|url\(|@import", response.text)
+  assert client.get("/%2e%2e/app.py").status_code == 404
+  assert problem(client.get("/nothing"), 404) == "Not Found"
+  problem(client.post("/"), 405)
+
+
+# What it refuses
+
+
+def bomb(width, height):
+  """Returns a PNG of a few bytes whose header announces a lot."""
+
+  def chunk(kind, data):
+    body = kind + data
+    return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+  header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+  data = zlib.compress(bytes(1000))
+  return b"\x89PNG\r\n\x1a\n" + b"".join(
+    [chunk(b"IHDR", header), chunk(b"IDAT", data), chunk(b"IEND", b"")]
+  )
+
+
+@pytest.mark.parametrize(
+  ("image", "mask", "said"),
+  [
+    (b"nonsense", None, "image: not a picture"),
+    (b"", None, "image: empty file"),
+    (None, b"nonsense", "mask: not a picture"),
+    (png(picture())[:200], None, "image: cannot be decoded"),
+    (bomb(60_000, 60_000), None, "image: 60000x60000 pixels"),
+    (bomb(99, 150), None, "image: 99x150 pixels, above max_pixels"),
+    (bomb(201, 20), None, "image: 201x20 pixels, a side above 200"),
+    (None, bomb(60_000, 60_000), "mask: 60000x60000 pixels"),
+    (None, png(hole(24, 41)), "of one size"),
+    (None, png(np.zeros((24, 40), bool)), "no hole"),
+    (None, png(np.ones((24, 40), bool)), "hides everything"),
+  ],
+)
+def test_pictures_that_do_not_serve(client, image, mask, said):
+  assert said in problem(client.post("/api/inpaint", files=form(image, mask)), 400)
+
+
+@pytest.mark.parametrize(
+  ("fields", "status", "said"),
+  [
+    ({"strategy": "magic"}, 400, "magic"),
+    ({"blend": "magic"}, 400, "magic"),
+    ({"seed": "x"}, 422, "seed: "),
+    ({"seed": "-1"}, 422, "seed: "),
+    ({"seed": str(2**40)}, 422, "seed: "),
+  ],
+)
+def test_fields_that_do_not_serve(client, fields, status, said):
+  response = client.post("/api/inpaint", files=form(), data=fields)
+  assert said in problem(response, status)
+
+
+def test_requests_that_do_not_serve(client):
+  assert "image: Field required; mask" in problem(client.post("/api/inpaint"), 422)
+  only = {"image": form()["image"]}
+  assert "mask: " in problem(client.post("/api/inpaint", files=only), 422)
+  text = {"image": "a", "mask": "b"}
+  assert "image: " in problem(client.post("/api/inpaint", data=text), 422)
+  assert "image: " in problem(client.post("/api/inpaint", json=text), 422)
+  head = {"content-type": "multipart/form-data; boundary=x"}
+  for body in (
+    b"",
+    b"--x\r\n",
+    b"\x00" * 100,
+    b"--x\r\nContent-Disposition: a\r\n\r\n",
+  ):
+    response = client.post("/api/inpaint", content=body, headers=head)
+    assert response.status_code in (400, 422)
+    problem(response, response.status_code)
+
+
+def test_uploads_that_are_too_large():
+  limits = demo.Limits(bytes=50_000)
+  files = form(picture(200, 200).tobytes())
+  asked = []
+
+  def pieces():
+    yield b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+    for _ in range(1000):
+      asked.append(1)
+      yield bytes(10_000)
+
+  with serving.running(demo.make_app(serving.inpainter(), limits)) as url:
+    said = "The upload is larger than 0.05 MB."
+    assert problem(httpx2.post(f"{url}api/inpaint", files=files), 413) == said
+    head = {"content-type": "multipart/form-data; boundary=x"}
+    response = httpx2.post(f"{url}api/inpaint", content=pieces(), headers=head)
+    assert problem(response, 413) == said
+    # By what it announces it is refused before anything of it has come.
+    with socket.create_connection(("127.0.0.1", int(url.split(":")[2][:-1]))) as raw:
+      raw.sendall(
+        b"POST /api/inpaint HTTP/1.1\r\nHost: a\r\nContent-Length: 999999\r\n"
+      )
+      raw.sendall(b"Content-Type: multipart/form-data; boundary=x\r\n\r\n")
+      raw.settimeout(30)
+      assert raw.recv(1000).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_failure_is_told_and_survived():
+  failing = [True]
+
+  def paint(images, masks, keys):
+    if failing:
+      failing.pop()
+      raise RuntimeError("out of memory at 0x1234")
+    return images
+
+  app = demo.make_app(serving.inpainter(paint))
+  client = TestClient(app, raise_server_exceptions=False)
+  assert "0x1234" not in problem(client.post("/api/inpaint", files=form()), 500)
+  assert client.post("/api/inpaint", files=form()).status_code == 200
+
+
+# One at a time
+
+
+def test_turns_come_in_order_and_end():
+  async def scenario():
+    turns, order, inside = Turns(2), [], 0
+
+    async def take(number):
+      nonlocal inside
+      async with turns.wait():
+        inside += 1
+        assert inside == 1
+        await asyncio.sleep(0)
+        order.append(number)
+        inside -= 1
+        if number == 1:
+          raise OSError
+
+    tasks = [asyncio.create_task(take(number)) for number in range(4)]
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    await take(4)
+    assert order == [0, 1, 2, 4]
+    assert [type(one) for one in found] == [type(None), OSError, type(None), Busy]
+    assert found[3].retry_after >= 1
+
+  asyncio.run(scenario())
+
+
+def test_who_finds_the_queue_full_is_told_when_to_come_back():
+  begun, go_on, at_work = threading.Event(), threading.Event(), []
+
+  def paint(images, masks, keys):
+    at_work.append(1)
+    assert len(at_work) == 1  # no other is at work
+    begun.set()
+    assert go_on.wait(60)
+    at_work.pop()
+    return images
+
+  app = demo.make_app(serving.inpainter(paint), demo.Limits(waiting=2))
+  with (
+    serving.running(app) as url,
+    concurrent.futures.ThreadPoolExecutor(3) as pool,
+    httpx2.Client(base_url=url, timeout=60) as client,
+  ):
+
+    def post():
+      return client.post("/api/inpaint", files=form())
+
+    first = pool.submit(post)
+    assert begun.wait(60)
+    waiting = [pool.submit(post) for _ in range(2)]
+    # These may come before those two, and wait in their places.
+    while (refused := impatient(client)).status_code != 503:
+      pass
+    go_on.set()
+    assert "try again" in problem(refused, 503)
+    assert int(refused.headers["retry-after"]) >= 1
+    assert first.result().status_code == 200
+    assert {one.result().status_code for one in waiting} <= {200, 503}
+    # Who gave up is left out, and all places are free again.
+    while post().status_code == 503:
+      pass
+
+
+def impatient(client):
+  """Asks, and does not wait for a turn."""
+  try:
+    return client.post("/api/inpaint", files=form(), timeout=0.5)
+  except httpx2.TimeoutException:
+    return httpx2.Response(0)
+
+
+def test_sixteen_clients_at_once():
+  expected = {}
+  with (
+    serving.running(demo.make_app(serving.inpainter())) as url,
+    concurrent.futures.ThreadPoolExecutor(16) as pool,
+  ):
+
+    def ask(number):
+      image = picture(40 + number, 60, seed=number)
+      mask = hole(40 + number, 60)
+      expected[number] = serving.inpainter()(image, mask)
+      if number % 4 == 3:
+        image = image[1:]  # some are in error, which is nothing to the others
+      files = form(png(image), png(mask))
+      return httpx2.post(f"{url}api/inpaint", files=files, timeout=60)
+
+    answers = list(pool.map(ask, range(16)))
+  for number, answer in enumerate(answers):
+    if number % 4 == 3:
+      assert "of one size" in problem(answer, 400)
+    else:
+      np.testing.assert_array_equal(pixels(answer.content), expected[number])
+
+
+# The command
+
+
+def run(*arguments):
+  # The cache of all tests stays the one in use.
+  with mock.patch.object(xla, "cache_in"):
+    return cli.main(["demo", "--no-browser", *map(str, arguments)])
+
+
+@pytest.mark.parametrize(
+  ("arguments", "said"),
+  [
+    (["--port", "70000"], "--port must be within [0, 65535], not 70000."),
+    (["--max-pixels", "0"], "--max-pixels must be within [1, "),
+    (["--max-megabytes", "-1"], "--max-megabytes must be within [1, "),
+    (["--host", "no.such.host.invalid"], "There is no host 'no.such.host.invalid'"),
+    (["--port", "0", "--workdir", "nowhere"], "There is no checkpoint in "),
+  ],
+)
+def test_bad_arguments_are_one_line(arguments, said, capsys):
+  assert run(*arguments) == 1
+  error = capsys.readouterr().err.strip()
+  assert error.startswith(f"ctx-encoder demo: {said}")
+  assert "\n" not in error
+
+
+def test_a_port_that_is_in_use(capsys):
+  with demo.bind("127.0.0.1", 0) as bound:
+    port = bound.getsockname()[1]
+    assert run("--port", port, "--workdir", "nowhere") == 1
+  error = capsys.readouterr().err.strip()
+  assert error == (
+    f"ctx-encoder demo: Port {port} of 127.0.0.1 is in use; name another with --port."
+  )
+  with demo.bind("127.0.0.1", port):  # it is free again at once
+    pass
+
+
+def test_addresses_for_the_browser():
+  for host, expected in {"127.0.0.1": "127.0.0.1", "0.0.0.0": "127.0.0.1"}.items():
+    with demo.bind(host, 0) as bound:
+      port = bound.getsockname()[1]
+      assert server.url(bound) == f"http://{expected}:{port}/"
+
+
+@pytest.mark.parametrize("answer", ["y", "n", ""])
+def test_training_is_offered(answer, tmp_path, monkeypatch, capsys):
+  trained = []
+
+  def train(arguments, check):
+    trained.append([str(argument) for argument in arguments])
+    return subprocess.CompletedProcess(arguments, 0)
+
+  monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+  monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+  monkeypatch.setattr("builtins.input", lambda question: answer)
+  monkeypatch.setattr(command.subprocess, "run", train)
+  assert run("--port", 0, "--workdir", tmp_path / "run") == 1  # there is still none
+  assert "python launch.py --config=" in capsys.readouterr().err
+  expected = [f"--config={ROOT}/configs/quickstart.py", f"--workdir={tmp_path}/run"]
+  assert [one[2:] for one in trained] == ([expected] if answer == "y" else [])
+  assert all(pathlib.Path(one[1]) == ROOT / "launch.py" for one in trained)
+
+
+_START = """
+import sys
+sys.path[:0] = {paths}
+import pytest, tiny
+from ctx_encoder.apps import cli
+from ctx_encoder.evaluation import figures
+from ctx_encoder.training import assembly as build, run as trainer
+
+def generator(size, *, output_size, bottleneck, noise_dim, settings):
+  return tiny.generator(noise_dim)
+
+with pytest.MonkeyPatch.context() as patch:
+  patch.setitem(build.GENERATORS, "photos", generator)
+  patch.setattr(build, "discriminator", lambda config: tiny.MosaicJudge())
+  patch.setattr(figures, "curves", lambda *args, **kwargs: None)
+  config = tiny.config(data__path={folder!r}, num_steps=2)
+  trainer.train(config, {workdir!r}, say=lambda line: None)
+  sys.exit(cli.main(["demo", "--no-browser", "--port", "0", "--workdir", {workdir!r}]))
+"""
+
+
+def test_the_command_serves_a_trained_network(photographs, tmp_path):
+  paths, workdir = [str(ROOT), str(ROOT / "tests")], str(tmp_path / "run")
+  code = _START.format(paths=paths, folder=str(photographs), workdir=workdir)
+  process = subprocess.Popen(
+    [sys.executable, "-c", code],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    env=os.environ | {"PYTHONUNBUFFERED": "1"},
+  )
+  try:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = re.search(r"http://127\.0\.0\.1:\d+/", line)
+    assert found, process.communicate()[1]
+    info = httpx2.get(f"{found[0]}api/info").json()
+    assert info["image_size"] == 16
+    answer = httpx2.post(f"{found[0]}api/inpaint", files=form(), timeout=60)
+    completed, mask = pixels(answer.content), hole()
+    np.testing.assert_array_equal(completed[~mask], picture()[~mask])
+    assert (completed[mask] != picture()[mask]).any()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+  finally:
+    process.kill()
+    process.communicate()
+
+
+def test_the_page_links_to_what_is_installed():
+  packaged = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+  assert packaged["package-data"] == {"ctx_encoder.apps.demo": ["page/*"]}
+  page = ROOT / "ctx_encoder/demo/page"
+  linked = re.findall(r'(?:src|href)="([^"]+)"', (page / "index.html").read_text())
+  assert {name for name in linked if not (page / name).exists()} == {"openapi.json"}

@@ -1,0 +1,316 @@
+"""The demo's page in a browser: painting, filling, on a screen and on a phone."""
+
+import contextlib
+import io
+import itertools
+import shutil
+import urllib.parse
+
+import numpy as np
+import pytest
+import serving
+from PIL import Image
+
+from ctx_encoder.apps import demo
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+SCREEN = {"viewport": {"width": 1280, "height": 900}}
+PHONE = {
+  "viewport": {"width": 390, "height": 844},
+  "device_scale_factor": 2,
+  "has_touch": True,
+  "is_mobile": True,
+}
+
+
+@pytest.fixture(scope="module")
+def browser():
+  playwright = pytest.importorskip("playwright.sync_api")
+  path = next(filter(None, map(shutil.which, BROWSERS)), None)
+  if path is None:
+    pytest.skip("there is no Chromium to show the page")
+  flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+  flags += ["--disable-background-networking", "--disable-component-update"]
+  with playwright.sync_playwright() as started:
+    running = started.chromium.launch(executable_path=path, args=flags)
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def url():
+  app = demo.make_app(serving.inpainter(), demo.Limits(pixels=600 * 600))
+  with serving.running(app) as address:
+    yield address
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory):
+  """A file of a picture that is not too even, 300x200."""
+  draw = np.random.default_rng(0)
+  small = Image.fromarray(draw.integers(60, 200, (4, 6, 3), np.uint8))
+  path = tmp_path_factory.mktemp("picture") / "holiday.png"
+  small.resize((300, 200), Image.Resampling.BICUBIC).save(path)
+  return path
+
+
+@pytest.fixture
+def visit(browser, url):
+  """Opens the page; at the end nothing may have gone wrong, or have gone elsewhere."""
+  with contextlib.ExitStack() as stack:
+    asked, wrong = [], []
+
+    def opened(**device):
+      context = stack.enter_context(contextlib.closing(browser.new_context(**device)))
+      page = context.new_page()
+      page.on("request", lambda request: asked.append(request.url))
+      page.on("pageerror", lambda error: wrong.append(str(error)))
+      page.on("console", lambda m: m.type == "error" and wrong.append(m.text))
+      page.goto(url)
+      page.wait_for_selector("#size:not(:empty)")
+      return page
+
+    yield opened
+    own = urllib.parse.urlsplit(url).netloc
+    fetched = [urllib.parse.urlsplit(one) for one in asked]
+    assert {one.netloc for one in fetched if one.scheme != "blob"} == {own}
+    assert {one.scheme for one in fetched} <= {"http", "blob"}
+    assert wrong == []
+
+
+def load(page, path):
+  """Opens a picture of 300x200 pixels, to be filled without blending."""
+  page.set_input_files("#file", path)
+  page.wait_for_selector(shows(300, 200))
+  page.select_option("#blend", "none")
+  page.wait_for_timeout(100)  # the canvas takes its new size
+
+
+def shows(width, height):
+  """Returns a selector of what tells the size of the picture."""
+  return f"#size:text-is('{width} \N{MULTIPLICATION SIGN} {height}')"
+
+
+def at(page, x, y):
+  """Returns where on the page a point of the picture is, given in shares of it."""
+  box = page.locator("#canvas").bounding_box()
+  return box["x"] + x * box["width"], box["y"] + y * box["height"]
+
+
+def paint(page, *points):
+  """Draws a stroke with the mouse."""
+  page.mouse.move(*at(page, *points[0]))
+  page.mouse.down()
+  for point in points[1:]:
+    page.mouse.move(*at(page, *point), steps=8)
+  page.mouse.up()
+
+
+def touch(page, *points):
+  """Draws a stroke with a finger."""
+  session = page.context.new_cdp_session(page)
+
+  def send(kind, fingers):
+    session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
+
+  for number, point in enumerate(points):
+    x, y = at(page, *point)
+    send("touchMove" if number else "touchStart", [{"x": x, "y": y}])
+  send("touchEnd", [])
+
+
+def fill(page):
+  """Presses the button; returns the completed picture."""
+  with page.expect_response("**/api/inpaint"):
+    page.click("#start")
+  page.wait_for_selector("#start:text-is('Fill the hole')")
+  with page.expect_download() as found:
+    page.click("#download")
+  assert found.value.suggested_filename.endswith("_completed.png")
+  with Image.open(found.value.path()) as image:
+    return np.asarray(image)
+
+
+def changed(completed, path):
+  with Image.open(path) as image:
+    return (completed != np.asarray(image)).any(2)
+
+
+def stroke(radius, *points, width=300, height=200):
+  """Returns the pixels within `radius` of a line through points, in shares."""
+  y, x = np.mgrid[:height, :width] + 0.5
+  near = np.zeros((height, width), bool)
+  for (ax, ay), (bx, by) in itertools.pairwise(points):
+    ax, bx, ay, by = ax * width, bx * width, ay * height, by * height
+    along = (x - ax) * (bx - ax) + (y - ay) * (by - ay)
+    t = np.clip(along / max((bx - ax) ** 2 + (by - ay) ** 2, 1e-9), 0, 1)
+    near |= np.hypot(x - ax - t * (bx - ax), y - ay - t * (by - ay)) <= radius
+  return near
+
+
+def radius(page):
+  """Returns the brush's radius in pixels of the 300x200 picture."""
+  return 2 * 20 ** float(page.input_value("#radius"))
+
+
+@pytest.mark.parametrize(
+  ("name", "device", "draw"), [("screen", SCREEN, paint), ("phone", PHONE, touch)]
+)
+def test_a_stroke_is_filled_and_nothing_else(
+  visit, picture, tmp_path, name, device, draw
+):
+  page = visit(**device)
+  load(page, picture)
+  assert page.locator("#start").is_disabled()
+  line = (0.2, 0.3), (0.4, 0.5), (0.7, 0.4)
+  draw(page, *line)
+  hole = changed(fill(page), picture)
+  inner, outer = (stroke(radius(page) + d, *line) for d in (-1.5, 1.5))
+  assert hole[inner].all()
+  assert not hole[~outer].any()
+  assert "to fill" in page.inner_text("#time")
+  # Both pictures lie in frames of the same size: beside each other, or one above.
+  one, other = (page.locator(i).bounding_box() for i in ("#frame", "#result"))
+  assert one["width"] == pytest.approx(other["width"])
+  assert one["height"] == pytest.approx(other["height"])
+  beside = one["y"] == pytest.approx(other["y"])
+  assert beside == (name == "screen")
+  root = "document.documentElement"
+  assert page.evaluate(f"{root}.scrollWidth - {root}.clientWidth") == 0
+  shot = Image.open(io.BytesIO(page.screenshot(path=tmp_path / f"{name}.png")))
+  assert len(shot.getcolors(2**24)) > 1000  # it shows the pictures
+
+
+def test_strategies_and_blending(visit, picture):
+  page = visit(**SCREEN)
+  load(page, picture)
+  paint(page, (0.5, 0.5), (0.6, 0.5))
+  holes = []
+  for strategy in ("auto", "whole", "crops", "tiles"):
+    page.select_option("#strategy", strategy)
+    assert strategy in page.inner_text("#meaning")
+    completed = fill(page)
+    holes.append(changed(completed, picture))
+    assert holes[-1].sum() > 100
+    np.testing.assert_array_equal(holes[-1], holes[0])
+  page.select_option("#blend", "feather")
+  assert "feather" in page.inner_text("#meaning")
+  faded = fill(page)
+  assert (faded != completed).any()
+  page.reload()
+  page.wait_for_selector("#size:not(:empty)")
+  assert page.input_value("#blend") == "poisson"
+
+
+def test_undo_clear_and_eraser(visit, picture):
+  page = visit(**SCREEN)
+  load(page, picture)
+  first, second = ((0.1, 0.2), (0.3, 0.2)), ((0.5, 0.8), (0.9, 0.8))
+  paint(page, *first)
+  paint(page, *second)
+  page.click("#undo")
+  only_first = changed(fill(page), picture)
+  assert only_first[:, :130].any()
+  assert not only_first[:, 130:].any()
+  page.click("#clear")
+  assert page.locator("#start").is_disabled()
+  page.keyboard.press("Control+z")  # the clearing is undone
+  np.testing.assert_array_equal(changed(fill(page), picture), only_first)
+  page.click("#eraser")
+  page.fill("#radius", "1")
+  paint(page, (0.1, 0.2), (0.15, 0.2))
+  rest = changed(fill(page), picture)
+  assert (only_first & ~rest).any()
+  assert not (rest & ~only_first).any()
+  page.click("#undo")
+  page.click("#undo")
+  assert page.locator("#start").is_disabled()
+  assert page.locator("#undo").is_disabled()
+
+
+def test_the_brush_has_a_size(visit, picture):
+  page = visit(**SCREEN)
+  load(page, picture)
+  areas = []
+  for size in ("0.1", "0.9"):
+    page.fill("#radius", size)
+    paint(page, (0.5, 0.5))
+    areas.append(changed(fill(page), picture).sum())
+    assert areas[-1] == pytest.approx(np.pi * radius(page) ** 2, rel=0.15)
+    page.click("#undo")
+
+
+@pytest.mark.parametrize("kind", ["Center", "Block", "Region", "Strokes"])
+def test_ready_made_holes(visit, picture, kind):
+  page = visit(**SCREEN)
+  load(page, picture)
+  paint(page, (0.02, 0.02), (0.03, 0.03))
+  with page.expect_response("**/api/mask?*"):
+    page.click(f"#holes button:text-is('{kind}')")
+  page.wait_for_timeout(300)
+  hole = changed(fill(page), picture)
+  assert 0.02 < hole.mean() < 0.5
+  if kind == "Center":
+    expected = np.zeros_like(hole)
+    expected[50:150, 75:225] = True
+    assert (hole != expected).mean() < 0.01
+
+
+def test_a_photograph_turned_by_its_camera(visit, tmp_path):
+  upright = np.full((200, 300, 3), 90, np.uint8)
+  upright[:, :150] = 170
+  path = tmp_path / "turned.jpg"
+  exif = Image.Exif()
+  exif[0x0112] = 6  # to be turned right by 90 degrees
+  turned = Image.fromarray(np.ascontiguousarray(np.rot90(upright)))
+  turned.save(path, exif=exif, quality=95)
+  page = visit(**SCREEN)
+  load(page, path)
+  paint(page, (0.75, 0.5), (0.8, 0.5))
+  completed = fill(page).astype(int)
+  assert completed.shape == upright.shape
+  hole = (abs(completed - upright) > 40).any(2)
+  assert hole[:, 200:].any()
+  assert not hole[:, :200].any()
+
+
+def test_going_on_with_the_result(visit, picture):
+  page = visit(**SCREEN)
+  load(page, picture)
+  paint(page, (0.2, 0.5), (0.3, 0.5))
+  first = fill(page)
+  page.click("#go-on")
+  page.wait_for_selector("#completed", state="hidden")
+  paint(page, (0.7, 0.5), (0.8, 0.5))
+  second = fill(page)
+  assert changed(second, picture)[:, :150].any()
+  np.testing.assert_array_equal(second[:, :150], first[:, :150])
+
+
+def test_holding_shows_the_original(visit, picture):
+  page = visit(**SCREEN)
+  load(page, picture)
+  paint(page, (0.2, 0.5), (0.3, 0.5))
+  fill(page)
+  shown = page.get_attribute("#completed", "src")
+  page.hover("#compare")
+  page.mouse.down()
+  assert page.get_attribute("#completed", "src") != shown
+  page.mouse.up()
+  assert page.get_attribute("#completed", "src") == shown
+
+
+def test_examples_and_what_is_no_picture(visit, tmp_path):
+  page = visit(**SCREEN)
+  page.click("#examples button[title='Example: coffee']")
+  page.wait_for_selector(shows(600, 400))
+  text = tmp_path / "notes <b>.txt"
+  text.write_text("no picture")
+  page.set_input_files("#file", text)
+  page.wait_for_selector("#status.bad")
+  assert "notes <b>.txt: this browser cannot show it" in page.inner_text("#status")
+  large = tmp_path / "large.png"
+  Image.new("RGB", (700, 600)).save(large)
+  page.set_input_files("#file", large)
+  page.wait_for_selector("#status:has-text('0.4 million pixels')")
+  assert page.locator(shows(600, 400)).count() == 1  # the one before stays

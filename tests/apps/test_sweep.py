@@ -1,0 +1,129 @@
+"""Sweeps: which cells there are, what survives, and what is tabulated."""
+
+import argparse
+import json
+
+import pytest
+
+from ctx_encoder.apps import cli
+from ctx_encoder.apps.commands import sweep
+from ctx_encoder.evaluation import evaluate
+
+CONFIG = """
+from ctx_encoder import config as base
+
+
+def get_config(variant=""):
+  config = base.default()
+  config.data.image_size = 16
+  config.data.max_images = 40
+  config.model.width = 0.03
+  config.model.generator = "photos"
+  config.discriminator.width = 0.03
+  config.discriminator.depth = 1
+  config.batch_size = 4
+  config.num_steps = 2
+  return base.variant(config, variant)
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+  path = tmp_path / "tiny_config.py"
+  path.write_text(CONFIG)
+  return path
+
+
+def arguments(config, *rest):
+  parser = argparse.ArgumentParser()
+  sweep.add_arguments(parser)
+  return parser.parse_args(["--config", str(config), "--output", "unused", *rest])
+
+
+def test_cells_are_all_combinations(config):
+  grid = ["--grid", "optimizer.learning_rate=1e-4,1e-3", "model.init=keras,dcgan"]
+  cells = sweep.make_cells(arguments(config, *grid, "--set", "model.dropout=0.1"))
+  assert list(cells) == [
+    "learning_rate=0.0001_init=keras",
+    "learning_rate=0.0001_init=dcgan",
+    "learning_rate=0.001_init=keras",
+    "learning_rate=0.001_init=dcgan",
+  ]
+  last = cells["learning_rate=0.001_init=dcgan"]
+  assert last["optimizer"]["learning_rate"] == 1e-3
+  assert last["model"]["init"] == "dcgan"
+  assert {cell["model"]["dropout"] for cell in cells.values()} == {0.1}
+
+
+@pytest.mark.parametrize(
+  ("rest", "message"),
+  [
+    (["--grid", "model.widht=1,2"], "no field 'model.widht'; nearest: model.width"),
+    (["--grid", "model.width"], "is not FIELD=VALUE"),
+    (["--grid", "model.width=wide"], "model.width cannot be 'wide'"),
+    (["--grid", "model.width=0.5,100"], "must be within"),
+    (["--grid", "model.width=1", "--set", "model.width=2"], "a field twice"),
+    (["--seeds", "1", "1"], "one twice"),
+  ],
+)
+def test_a_wrong_grid_is_refused_before_anything_starts(
+  config, tmp_path, rest, message, capsys
+):
+  output = tmp_path / "sweep"
+  command = ["sweep", "--config", str(config), "--output", str(output), *rest]
+  assert cli.main(command) == 1
+  assert message in capsys.readouterr().err
+  assert not output.exists()
+
+
+def test_a_missing_configuration(tmp_path, capsys):
+  command = ["sweep", "--config", "nowhere.py", "--output", str(tmp_path / "sweep")]
+  assert cli.main(command) == 1
+  assert "no configuration file 'nowhere.py'" in capsys.readouterr().err
+
+
+def test_a_sweep_survives_a_failed_cell_and_goes_on(
+  config, tmp_path, capsys, monkeypatch
+):
+  output = tmp_path / "sweep"
+  trained = []
+
+  def train(folder, config, seed, cache):
+    trained.append(folder.name)
+    rate = config["optimizer"]["learning_rate"]
+    if rate == 1.0 and len(trained) < 4:
+      return "exit code 1: loss is nan"
+    folder.mkdir()
+    systems = {
+      evaluate.MODEL: {"psnr_hole": 10 + rate + seed, "l1_hole": 0.1},
+      "Telea": {"psnr_hole": 12.0, "l1_hole": 0.2},
+    }
+    (folder / "results.json").write_text(json.dumps({"results": systems}))
+    return ""
+
+  monkeypatch.setattr(sweep, "train", train)
+  command = ["sweep", "--config", str(config), "--output", str(output), "--seeds"]
+  command += ["0", "2", "--grid", "optimizer.learning_rate=1.0,2.0"]
+  assert cli.main(command) == 1
+  assert len(trained) == 4
+  out, err = capsys.readouterr()
+  assert "loss is nan" in err
+  assert "| learning_rate=2.0 | 13.00 [12.00, 14.00]" in out
+  assert cli.main(command) == 0  # the failed ones again, and those alone
+  assert trained[4:] == ["learning_rate=1.0_seed0", "learning_rate=1.0_seed2"]
+  table = (output / "table.md").read_text()
+  assert "| learning_rate=1.0 | 12.00 [11.00, 13.00]" in table
+  assert "| Telea " in table
+  figures = json.loads((output / "results.json").read_text())
+  assert figures["failed"] == {}
+  assert figures["cells"]["learning_rate=2.0"]["2"]["psnr_hole"] == 14
+
+
+def test_a_run_in_its_own_process(config, tmp_path, capsys):
+  output = tmp_path / "sweep"
+  command = ["sweep", "--config", str(config), "--output", str(output)]
+  assert cli.main(command) == 0
+  assert sweep.results(output / "run_seed0") is not None
+  assert "mean colour" in (output / "table.md").read_text()
+  assert cli.main(command) == 0
+  assert "1 of 1" in capsys.readouterr().out  # only of the first time

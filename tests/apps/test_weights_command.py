@@ -1,0 +1,83 @@
+"""Listing and fetching published weights, from a server on this machine."""
+
+import functools
+import hashlib
+import http.server
+import threading
+
+import pytest
+
+from ctx_encoder.apps import cli
+from ctx_encoder.apps.commands import weights
+
+
+@pytest.fixture
+def server(tmp_path):
+  """A folder that is served, and its address."""
+  folder = tmp_path / "served"
+  folder.mkdir()
+  handler = functools.partial(
+    http.server.SimpleHTTPRequestHandler, directory=str(folder)
+  )
+  handler.log_message = lambda *_: None
+  with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+    thread = threading.Thread(target=httpd.serve_forever)
+    thread.start()
+    yield folder, f"http://127.0.0.1:{httpd.server_port}"
+    httpd.shutdown()
+    thread.join()
+
+
+def publish(monkeypatch, server, content=b"weights", checksum=None):
+  folder, address = server
+  (folder / "net.pth").write_bytes(content)
+  checksum = checksum or hashlib.sha256(content).hexdigest()[:8]
+  published = weights.Published(f"{address}/net.pth", "sha256", checksum, "nothing")
+  monkeypatch.setitem(weights.FILES, "vgg", published)
+
+
+def test_it_lists_without_the_network(monkeypatch, capsys):
+  monkeypatch.setattr(weights, "fetch", None)
+  assert cli.main(["weights"]) == 0
+  out = capsys.readouterr().out
+  assert all(f"{name}: " in out for name in weights.FILES)
+  assert cli.main(["weights", "vgg16"]) == 0
+  assert "style.path" in capsys.readouterr().out
+
+
+def test_it_fetches_once_and_checks(monkeypatch, server, tmp_path, capsys):
+  publish(monkeypatch, server)
+  command = ["weights", "vgg", "--download", "--output", str(tmp_path / "out")]
+  assert cli.main(command) == 0
+  file = tmp_path / "out" / "net.pth"
+  assert file.read_bytes() == b"weights"
+  (server[0] / "net.pth").unlink()
+  assert cli.main(command) == 0  # it is there already
+  assert str(file) in capsys.readouterr().out
+  file.write_bytes(b"altered")
+  assert cli.main(command) == 1
+  assert "is not the published file" in capsys.readouterr().err
+  assert file.read_bytes() == b"altered"
+
+
+def test_what_is_not_the_published_file_is_not_kept(
+  monkeypatch, server, tmp_path, capsys
+):
+  publish(monkeypatch, server, checksum="00000000")
+  command = ["weights", "vgg", "--download", "--output", str(tmp_path / "out")]
+  assert cli.main(command) == 1
+  assert "is not the published file" in capsys.readouterr().err
+  assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_cannot_be_had_is_one_line(monkeypatch, server, tmp_path, capsys):
+  publish(monkeypatch, server)
+  (server[0] / "net.pth").unlink()
+  command = ["weights", "vgg", "--download", "--output", str(tmp_path / "out")]
+  assert cli.main(command) == 1
+  error = capsys.readouterr().err.strip().splitlines()[-1]
+  assert "cannot be fetched" in error
+  assert cli.main(["weights", "vgg17"]) == 1
+  assert "there is no 'vgg17'; of: vgg16" in capsys.readouterr().err
+  assert cli.main(["weights", "--download"]) == 1
+  assert "--download of which" in capsys.readouterr().err

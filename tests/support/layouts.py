@@ -1,0 +1,107 @@
+"""Makes the same steps in a layout of devices, and writes what came of it.
+
+  python layouts.py LAYOUT OUTPUT
+  python layouts.py train STRATEGY PICTURES WORKDIR STEPS [PLACEMENT ADDRESS PROCESS]
+
+Layouts: one, jit, sharded (all devices of the process), pmap. "train" is a whole run,
+with an address that of one of two processes.
+"""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tiny
+
+from ctx_encoder import distributed
+from ctx_encoder.training import assembly as build
+from ctx_encoder.training import run as trainer
+
+STEPS, BATCH = 3, 16
+
+
+def config():
+  return tiny.config(
+    batch_size=BATCH,
+    ema_decay=0.5,
+    model__generator="monet",
+    model__width=1 / 64,
+    masks__kind="random_block",
+    augment__flip_horizontal=0.5,
+    optimizer__name="rmsprop",  # Adam's first steps make much of rounding
+    optimizer__learning_rate=1e-4,
+  )
+
+
+def batches():
+  return [tiny.batch(BATCH, seed=seed) for seed in range(STEPS)]
+
+
+def by_jit(count, strategy):
+  distributed._SMALLEST_SPLIT = 16
+  run = build.run(config(), total_steps=STEPS)
+  mesh = distributed.data_mesh(count)
+
+  def init():
+    return run.init(0, average=True)
+
+  places = distributed.of_state(mesh, jax.eval_shape(init), strategy)
+  if strategy == "sharded":
+    split = sum(not place.is_fully_replicated for place in jax.tree.leaves(places))
+    assert split > 20, split
+  state = jax.jit(init, out_shardings=places)()
+  step = jax.jit(run.train_step, donate_argnums=0, out_shardings=(places, None))
+  for batch in batches():
+    batch = jax.device_put(batch, distributed.split(mesh))
+    state, measured = step(state, batch, jax.random.key(0))
+  for leaf, place in zip(jax.tree.leaves(state), jax.tree.leaves(places), strict=True):
+    assert leaf.sharding.is_equivalent_to(place, leaf.ndim)
+  return state, measured
+
+
+def by_pmap():
+  run = build.run(config(), total_steps=STEPS, axis_name="data")
+  count = jax.device_count()
+  state = jax.jit(lambda: run.init(0, average=True))()
+  state = jax.tree.map(lambda x: jnp.stack([x] * count), state)
+  step = jax.pmap(run.train_step, axis_name="data", in_axes=(0, 0, None))
+  for batch in batches():
+    parts = {k: v.reshape(count, -1, *v.shape[1:]) for k, v in batch.items()}
+    state, measured = step(state, parts, jax.random.key(0))
+  for leaf in jax.tree.leaves(state):
+    np.testing.assert_allclose(leaf, np.broadcast_to(leaf[:1], leaf.shape), rtol=1e-6)
+  return jax.tree.map(lambda x: x[0], (state, measured))
+
+
+def train(strategy, pictures, workdir, steps, placement="auto", address="", number=0):
+  if address:
+    jax.distributed.initialize(address, 2, int(number))
+    assert jax.process_count() == 2
+  distributed._SMALLEST_SPLIT = 16
+  settings = config()
+  settings.data.path = pictures
+  settings.batch_size = 8
+  settings.num_steps = int(steps)
+  settings.sharding = strategy
+  settings.data.placement = placement
+  settings.log.every_steps = 1
+  trainer.train(settings, workdir)
+
+
+def main():
+  if sys.argv[1] == "train":
+    return train(*sys.argv[2:])
+  layout, output = sys.argv[1:]
+  made = {
+    "one": lambda: by_jit(1, "replicated"),
+    "jit": lambda: by_jit(None, "replicated"),
+    "sharded": lambda: by_jit(None, "sharded"),
+    "pmap": by_pmap,
+  }[layout]()
+  leaves = jax.tree_util.tree_leaves_with_path(made)
+  return np.savez(output, **{jax.tree_util.keystr(p): np.asarray(x) for p, x in leaves})
+
+
+if __name__ == "__main__":
+  main()

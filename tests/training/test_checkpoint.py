@@ -1,0 +1,462 @@
+"""Checkpoints: what is kept and restored, and what happens when something breaks."""
+
+import contextlib
+import functools
+import json
+import logging
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from typing import Any
+
+import absl.logging
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ctx_encoder.config import schema as config
+from ctx_encoder.training import checkpoint
+from ctx_encoder.training.checkpoint import Checkpoints, DamagedError
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+CONFIG = {"seed": 3, "model": {"width": 0.5, "dropout": None}}
+PSNR = "eval/psnr_hole"
+
+
+@flax.struct.dataclass
+class State:
+  step: jax.Array
+  params: Any
+  batch_stats: Any
+  opt_state: Any
+  ema: Any
+
+
+def make_state(seed=0, size=4):
+  rng = np.random.default_rng(seed)
+  params = {
+    "conv": {"kernel": jnp.asarray(rng.normal(size=(3, 3, size)), jnp.float32)},
+    "half": jnp.asarray(rng.normal(size=size), jnp.bfloat16),
+    "empty": {},
+  }
+  return State(
+    step=jnp.int32(seed),
+    params=params,
+    batch_stats={},
+    opt_state=optax.chain(optax.clip(1.0), optax.adam(1e-3)).init(params),
+    ema=None,
+  )
+
+
+def shapes(state):
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
+
+
+def assert_equal(actual, expected):
+  assert jax.tree.structure(actual) == jax.tree.structure(expected)
+  for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+    assert a.dtype == b.dtype
+    np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+  """A folder with checkpoints of steps 1 and 2. It is read only; see `copy`."""
+  folder = tmp_path_factory.mktemp("saved") / "checkpoints"
+  with Checkpoints(folder) as checkpoints:
+    for step in (1, 2):
+      checkpoints.save(step, make_state(step), config=CONFIG, extra={"position": step})
+  return folder
+
+
+@pytest.fixture
+def copy(saved, tmp_path):
+  return pathlib.Path(shutil.copytree(saved, tmp_path / "checkpoints"))
+
+
+class TestRestore:
+  def test_returns_what_was_saved(self, saved):
+    checkpoints = Checkpoints(saved)
+    state, extra = checkpoints.restore(shapes(make_state()))
+    assert_equal(state, make_state(2))
+    assert isinstance(state, State)
+    assert extra == {"position": 2}
+    assert checkpoints.read_config() == CONFIG
+
+  def test_an_earlier_step_into_arrays(self, saved):
+    state, extra = Checkpoints(saved).restore(make_state(), step=1)
+    assert_equal(state, make_state(1))
+    assert extra == {"position": 1}
+
+  def test_no_checkpoint(self, tmp_path):
+    checkpoints = Checkpoints(tmp_path / "none")
+    assert checkpoints.steps() == []
+    assert checkpoints.latest() is None
+    assert checkpoints.best() is None
+    for read in (lambda: checkpoints.restore(make_state()), checkpoints.read_config):
+      with pytest.raises(FileNotFoundError, match=r"no checkpoint in .*none"):
+        read()
+    checkpoints.close()
+    assert not (tmp_path / "none").exists()
+
+  def test_no_such_step(self, saved):
+    with pytest.raises(FileNotFoundError, match=r"step 7 in .*, only of 1, 2\."):
+      Checkpoints(saved).restore(make_state(), step=7)
+    with pytest.raises(FileNotFoundError, match="step 7"):
+      Checkpoints(saved).read_config(7)
+
+  def test_reading_changes_nothing(self, copy):
+    (copy / "9.orbax-checkpoint-tmp").mkdir()  # the save of a run that goes on
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
+    with Checkpoints(copy) as checkpoints:
+      assert checkpoints.steps() == [1, 2]
+      checkpoints.restore(make_state())
+      checkpoints.read_config()
+      checkpoints.best()
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
+
+  def test_another_model(self, saved, caplog):
+    """Named by array; no older checkpoint is tried, since it would not fit either."""
+    with pytest.raises(ValueError, match="of another model") as error:
+      Checkpoints(saved).restore(make_state(size=8))
+    assert not isinstance(error.value, DamagedError)
+    assert (
+      "params/conv/kernel is float32[3, 3, 4] in the checkpoint,"
+      " float32[3, 3, 8] in the model" in str(error.value)
+    )
+    assert "\n" not in str(error.value)
+    assert not caplog.records
+
+  def test_another_type_or_structure(self, saved):
+    state = make_state()
+    half = state.replace(step=state.step.astype(jnp.int16))
+    with pytest.raises(ValueError, match=r"step is int32\[\] in .*, int16\[\] in"):
+      Checkpoints(saved).restore(half)
+    with pytest.raises(ValueError, match=r"ema/x is absent in .*, float32\[2\] in"):
+      Checkpoints(saved).restore(state.replace(ema={"x": jnp.zeros(2)}))
+    with pytest.raises(ValueError, match=r"step is int32\[\] in .*, absent in"):
+      Checkpoints(saved).restore(state.replace(step=None))
+
+
+class TestSave:
+  def test_state_may_be_donated(self, tmp_path):
+    """The next step overwrites the state: what is written must not change."""
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def train_step(state):
+      return jax.tree.map(lambda x: -x - 1, state)
+
+    @jax.jit
+    def make(seed):
+      keys = jax.random.split(jax.random.key(seed), 12)
+      return [jax.random.normal(key, (1024, 1024)) for key in keys]  # 48 MiB
+
+    with Checkpoints(tmp_path) as checkpoints:
+      for step in (1, 2):  # the second save finds the first one in progress
+        state = jax.block_until_ready(make(step))
+        checkpoints.save(step, state, config={})
+        for _ in range(4):
+          state = train_step(state)
+        jax.block_until_ready(state)
+      for step in (1, 2):
+        restored, _ = checkpoints.restore(state, step)
+        assert_equal(restored, make(step))
+        assert_equal(train_step(restored), train_step(make(step)))
+
+  def test_other_than_json_is_refused(self, tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(TypeError, match="JSON"):
+      checkpoints.save(1, make_state(), config={}, extra={"position": np.int64(3)})
+    with pytest.raises(TypeError, match="JSON"):
+      checkpoints.save(1, make_state(), config=config.default())
+    checkpoints.close()
+    assert checkpoints.steps() == []
+
+  def test_arrays_as_step_and_metrics(self, tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+      metrics = {PSNR: jnp.float32(20.5)}
+      checkpoints.save(jnp.int32(4), make_state(), config={}, metrics=metrics)
+    assert checkpoints.best() == 4
+
+  def test_the_same_step_again(self, tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+      checkpoints.save(1, make_state(1), config=CONFIG, extra={"position": 1})
+      checkpoints.save(1, make_state(2), config={}, extra={"position": 2})
+      assert checkpoints.best() is None
+      checkpoints.save(1, make_state(3), config={}, metrics={PSNR: 20.0})
+      assert checkpoints.best() == 1
+      checkpoints.save(1, make_state(4), config={}, metrics={PSNR: 10.0})
+    state, extra = Checkpoints(tmp_path).restore(make_state())
+    assert_equal(state, make_state(1))
+    assert extra == {"position": 1}
+    assert checkpoints.read_config() == CONFIG
+    record = json.loads((tmp_path / "1" / "record.json").read_text())
+    assert record["metrics"] == {PSNR: 20.0}
+
+  def test_keeps_no_threads(self, tmp_path):
+    before = set(threading.enumerate())
+    checkpoints = Checkpoints(tmp_path)
+    counts = []
+    for step in range(1, 9):
+      checkpoints.save(step, {"x": jnp.zeros(2)}, config={})
+      checkpoints.wait()
+      counts.append(threading.active_count())
+    assert max(counts[4:]) <= max(counts[:4])
+    checkpoints.close()
+    assert {t for t in threading.enumerate() if t.is_alive()} <= before
+
+  def test_orbax_is_quiet(self, tmp_path, caplog):
+    with caplog.at_level(logging.INFO), caplog.at_level(logging.INFO, logger="absl"):
+      with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, make_state(), config={})
+        checkpoints.restore(make_state())
+      absl.logging.info("of someone else")
+    absl_records = [entry.message for entry in caplog.records if entry.name == "absl"]
+    assert absl_records == ["of someone else"]
+
+
+class TestKept:
+  """Which checkpoints are left after a sequence of saves."""
+
+  @pytest.mark.parametrize(
+    ("keep", "psnr", "expected", "best"),
+    [
+      (2, [None, None, None, None], [3, 4], None),
+      (1, [None, None], [2], None),
+      (2, [9.0, 12.0, 11.0, 10.0, 8.0], [2, 4, 5], 2),
+      (1, [9.0, 12.0, 11.0, 13.0], [4], 4),
+      (1, [9.0, None, None], [1, 3], 1),  # those without metrics are only the latest
+      (1, [9.0, 9.0, None], [2, 3], 2),
+      (2, [9.0, 9.0], [1, 2], 2),
+      (1, [9.0, float("nan"), 8.0], [1, 3], 1),
+      (1, [-4.0, -3.0, -5.0], [2, 3], 2),
+    ],
+  )
+  def test_latest_and_best(self, tmp_path, keep, psnr, expected, best):
+    state = {"x": jnp.zeros(2)}
+    with Checkpoints(tmp_path, keep=keep) as checkpoints:
+      for step, value in enumerate(psnr, start=1):
+        metrics = None if value is None else {PSNR: value, "eval/l1_hole": -value}
+        checkpoints.save(step, state, config={}, metrics=metrics)
+    for again in (checkpoints, Checkpoints(tmp_path)):
+      assert again.steps() == expected
+      assert again.latest() == expected[-1]
+      assert again.best() == best
+
+  def test_over_several_runs(self, tmp_path):
+    """What earlier runs left counts, and so does another metric than the best's."""
+    for step, metrics in enumerate([{PSNR: 9.0}, {"loss": 1.0}, {}, {"loss": 2.0}], 1):
+      with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(step, {"x": jnp.zeros(2)}, config={}, metrics=metrics)
+    assert checkpoints.steps() == [1, 4]
+    assert checkpoints.best() == 1
+
+  def test_another_best_metric(self, tmp_path):
+    with Checkpoints(tmp_path, keep=1, best_metric="score") as checkpoints:
+      for step, score in enumerate([3.0, 2.0, 1.0], start=1):
+        metrics = {"score": score, PSNR: -score}
+        checkpoints.save(step, {"x": jnp.zeros(2)}, config={}, metrics=metrics)
+    assert checkpoints.steps() == [1, 3]
+    assert checkpoints.best() == 1
+
+  def test_an_earlier_step_is_saved_too(self, copy):
+    with Checkpoints(copy) as checkpoints:
+      checkpoints.save(0, make_state(), config={})
+    assert 0 in checkpoints.steps()
+
+  def test_nothing_is_not_kept(self, tmp_path):
+    with pytest.raises(ValueError, match="at least 1"):
+      Checkpoints(tmp_path, keep=0)
+
+
+def flip(path):
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 0x10
+  path.write_bytes(data)
+
+
+def truncate(path):
+  path.write_bytes(path.read_bytes()[:-1])
+
+
+def empty(path):
+  path.write_bytes(b"")
+
+
+def remove(path):
+  path.unlink()
+
+
+class TestDamage:
+  @pytest.mark.parametrize("damage", [flip, truncate, empty, remove])
+  def test_any_file(self, copy, damage, caplog):
+    """The one before is used, whichever file it is, and a warning names the file."""
+    step = copy / "2"
+    record = json.loads((step / "record.json").read_text())
+    assert any("/d/" in name for name in record["files"])  # the arrays' own
+    for name in [*record["files"], "record.json"]:
+      content = (step / name).read_bytes()
+      damage(step / name)
+      caplog.clear()
+      state, extra = Checkpoints(copy).restore(make_state())
+      assert_equal(state, make_state(1))
+      assert extra == {"position": 1}
+      (warning,) = caplog.records
+      assert warning.levelname == "WARNING"
+      assert f"{step} is damaged" in warning.message
+      assert name in warning.message
+      assert "\n" not in warning.message
+      with pytest.raises(DamagedError, match="is damaged") as error:
+        Checkpoints(copy).restore(make_state(), step=2)
+      assert name in str(error.value)
+      (step / name).write_bytes(content)
+    assert_equal(Checkpoints(copy).restore(make_state())[0], make_state(2))
+
+  @pytest.mark.parametrize("damage", [flip, truncate, empty, remove])
+  def test_files_that_orbax_can_do_without(self, copy, damage, caplog):
+    step = copy / "2"
+    record = json.loads((step / "record.json").read_text())
+    others = {
+      path.relative_to(step).as_posix() for path in step.rglob("*") if path.is_file()
+    } - {*record["files"], "record.json"}
+    assert others == {"_CHECKPOINT_METADATA", "commit_success.txt"}
+    for name in others:
+      damage(step / name)
+    caplog.set_level(logging.ERROR)
+    assert_equal(Checkpoints(copy).restore(make_state())[0], make_state(2))
+
+  def test_half_deleted(self, copy, caplog):
+    shutil.rmtree(copy / "2" / "state")
+    assert_equal(Checkpoints(copy).restore(make_state())[0], make_state(1))
+    shutil.rmtree(copy / "2")
+    (copy / "2").mkdir()
+    assert_equal(Checkpoints(copy).restore(make_state())[0], make_state(1))
+    assert Checkpoints(copy).read_config() == CONFIG
+    assert len(caplog.records) == 2
+
+  def test_none_is_whole(self, copy):
+    for step in ("1", "2"):
+      remove(copy / step / "record.json")
+    with pytest.raises(DamagedError, match="none of its steps is whole"):
+      Checkpoints(copy).restore(make_state())
+    with pytest.raises(DamagedError, match="none of its steps is whole"):
+      Checkpoints(copy).read_config()
+    assert Checkpoints(copy).best() is None
+
+  def test_takes_the_place_of_no_whole_one(self, copy):
+    truncate(copy / "2" / "state" / "manifest.ocdbt")
+    with Checkpoints(copy, keep=2) as checkpoints:
+      checkpoints.restore(make_state())
+      checkpoints.save(3, make_state(3), config={})
+    assert checkpoints.steps() == [1, 3]
+
+  def test_the_run_goes_on(self, copy):
+    """The damaged one is replaced, and the whole one stays until then."""
+    truncate(copy / "2" / "state" / "manifest.ocdbt")
+    with Checkpoints(copy, keep=1) as checkpoints:
+      checkpoints.restore(make_state())
+      with pytest.MonkeyPatch.context() as patch:  # a save that fails removes nothing
+        patch.setattr(checkpoint.record, "file_checksums", fail)
+        checkpoints.save(3, make_state(3), config={})
+        with pytest.raises(OSError, match="disk full"):
+          checkpoints.wait()
+      assert checkpoints.steps() == [1, 2]
+      checkpoints.save(2, make_state(7), config={})
+      checkpoints.wait()
+      assert checkpoints.steps() == [2]
+      assert_equal(checkpoints.restore(make_state())[0], make_state(7))
+
+  def test_saving_a_step_whose_record_is_damaged(self, copy):
+    truncate(copy / "2" / "record.json")
+    with Checkpoints(copy) as checkpoints:
+      checkpoints.save(2, make_state(7), config={})
+    assert_equal(checkpoints.restore(make_state())[0], make_state(7))
+
+
+def fail(*args):
+  raise OSError("disk full")
+
+
+@contextlib.contextmanager
+def files_limited_to(size):
+  """Every write beyond `size` bytes fails, as on a full disk."""
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+class TestFailure:
+  @pytest.mark.parametrize("call", ["wait", "close", "save", "restore", "with"])
+  def test_of_a_write_is_raised_once(self, copy, call, caplog):
+    big = {"x": jnp.asarray(np.random.default_rng(0).normal(size=1 << 17), jnp.float32)}
+    checkpoints = Checkpoints(copy)
+    calls = {
+      "wait": checkpoints.wait,
+      "close": checkpoints.close,
+      "save": lambda: checkpoints.save(4, make_state(), config={}),
+      "restore": lambda: checkpoints.restore(make_state()),
+      "with": lambda: checkpoints.__exit__(None, None, None),
+    }
+    with files_limited_to(1 << 18):
+      checkpoints.save(3, big, config={})
+      with pytest.raises(OSError, match=r"step 3 cannot be .*File too large") as error:
+        calls[call]()
+    assert "\n" not in str(error.value)
+    assert not [entry for entry in caplog.records if entry.exc_info]
+    checkpoints.wait()
+    assert checkpoints.steps() == [1, 2]
+    checkpoints.save(5, make_state(5), config={})  # the disk has room again
+    checkpoints.close()
+    assert checkpoints.steps() == [2, 5]
+    assert_equal(checkpoints.restore(make_state())[0], make_state(5))
+
+  def test_of_the_first_step_is_raised_at_once(self, tmp_path):
+    (tmp_path / "file").touch()
+    checkpoints = Checkpoints(tmp_path / "file" / "checkpoints")
+    with pytest.raises(NotADirectoryError):
+      checkpoints.save(1, make_state(), config={})
+    checkpoints.close()
+
+  def test_killed_while_saving(self, copy):
+    script = """
+      import os, signal, sys
+      import jax.numpy as jnp
+      from ctx_encoder import record
+      from ctx_encoder.checkpoint import Checkpoints
+
+      # All arrays are written; the folder does not have its name yet.
+      record.file_checksums = lambda folder: os.kill(os.getpid(), signal.SIGKILL)
+      checkpoints = Checkpoints(sys.argv[1])
+      checkpoints.save(3, {"x": jnp.zeros(8)}, config={})
+      checkpoints.wait()
+    """
+    root = pathlib.Path(checkpoint.__file__).parents[2]
+    done = subprocess.run(
+      [sys.executable, "-c", textwrap.dedent(script), str(copy)],
+      env={**os.environ, "PYTHONPATH": str(root)},
+      stderr=subprocess.PIPE,
+      text=True,
+      timeout=180,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    left = {path.name for path in copy.iterdir()} - {"1", "2"}
+    assert len(left) == 1
+    with Checkpoints(copy) as checkpoints:
+      assert checkpoints.steps() == [1, 2]
+      assert_equal(checkpoints.restore(make_state())[0], make_state(2))
+      checkpoints.save(4, make_state(4), config={})
+    assert {path.name for path in copy.iterdir()} == {"2", "4"}
+    assert_equal(checkpoints.restore(make_state())[0], make_state(4))

@@ -1,0 +1,166 @@
+"""The same steps on one device and on eight, copied, sharded and by pmap."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from ctx_encoder import distributed
+
+HERE = pathlib.Path(__file__).parent
+
+
+def start_script(cache, devices, *arguments):
+  flags = f"--xla_force_host_platform_device_count={devices}"
+  environment = {
+    "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flags}",
+    "JAX_COMPILATION_CACHE_DIR": str(cache),
+    "PYTHONPATH": str(HERE.parent),
+  }
+  return subprocess.Popen(
+    [sys.executable, HERE / "layouts.py", *map(str, arguments)],
+    env=os.environ | environment,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def finish(*processes):
+  """Returns what they printed, once all have succeeded."""
+  printed = []
+  try:
+    for process in processes:
+      output, errors = process.communicate(timeout=300)
+      assert process.returncode == 0, errors
+      printed.append(output)
+  finally:
+    for process in processes:
+      process.kill()
+  return printed
+
+
+def run_script(*arguments):
+  return finish(start_script(*arguments))[0]
+
+
+def measured(workdir):
+  """Returns the lines of a run's log without what they tell of time."""
+  lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+  return [{name: x for name, x in line.items() if name != "seconds"} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, compilation_cache):
+  """Returns a function from a layout to its arrays, by name."""
+  folder = tmp_path_factory.mktemp("layouts")
+  done = {}
+
+  def arrays(layout):
+    if layout not in done:
+      run_script(compilation_cache, 8, layout, folder / f"{layout}.npz")
+      done[layout] = dict(np.load(folder / f"{layout}.npz"))
+    return done[layout]
+
+  return arrays
+
+
+@pytest.mark.parametrize("layout", ["jit", "sharded", "pmap"])
+def test_eight_devices_do_what_one_does(made, layout):
+  one, eight = made("one"), made(layout)
+  assert one.keys() == eight.keys()
+  for name, expected in one.items():
+    np.testing.assert_allclose(
+      eight[name], expected, rtol=2e-3, atol=2e-5, err_msg=f"{layout} {name}"
+    )
+  losses = [name for name in one if "loss/" in name]
+  assert len(losses) == 4
+  for name in losses:
+    np.testing.assert_allclose(eight[name], one[name], rtol=1e-5)
+
+
+def test_what_is_split_and_what_is_copied():
+  mesh = jax.sharding.AbstractMesh((8,), ("data",))
+  shapes = {"long": (8, 4096), "odd": (9, 4097), "small": (8, 8), "deep": (3, 16, 4096)}
+  state = {
+    name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()
+  }
+  places = distributed.of_state(mesh, state, "sharded")
+  specs = {name: tuple(place.spec) for name, place in places.items()}
+  assert specs == {
+    "long": (None, "data"),
+    "odd": (),
+    "small": (),
+    "deep": (None, None, "data"),
+  }
+  copied = distributed.of_state(mesh, state, "replicated")
+  assert all(tuple(place.spec) == () for place in copied.values())
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_in_another_layout(compilation_cache, photographs, tmp_path):
+  def train(devices, strategy, folder, steps):
+    return run_script(
+      compilation_cache, devices, "train", strategy, photographs, folder, steps
+    )
+
+  train(1, "replicated", tmp_path / "uncut", 6)
+  train(8, "sharded", tmp_path / "moved", 2)
+  assert "Resuming at step 2 of 4" in train(1, "sharded", tmp_path / "moved", 4)
+  assert "Resuming at step 4 of 6" in train(4, "replicated", tmp_path / "moved", 6)
+  uncut, moved = (measured(tmp_path / name)[-1] for name in ("uncut", "moved"))
+  assert moved["step"] == 6
+  for name in ("eval/psnr_hole", "eval/loss/reconstruction"):
+    np.testing.assert_allclose(moved[name], uncut[name], rtol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("placement", "strategy"), [("device", "replicated"), ("host", "sharded")]
+)
+def test_two_processes_do_what_one_does(
+  placement, strategy, compilation_cache, photographs, tmp_path
+):
+  run_script(
+    compilation_cache, 1, "train", "replicated", photographs, tmp_path / "one", 4
+  )
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    address = f"localhost:{free.getsockname()[1]}"
+  printed = finish(
+    *(
+      start_script(
+        compilation_cache,
+        4,
+        *("train", strategy, photographs, tmp_path / "two", 4),
+        *(placement, address, number),
+      )
+      for number in (0, 1)
+    )
+  )
+  assert "this model" in printed[0]
+  assert "this model" not in printed[1]
+  one, two = measured(tmp_path / "one"), measured(tmp_path / "two")
+  assert [line["step"] for line in one] == [line["step"] for line in two]
+  for expected, line in zip(one, two, strict=True):
+    assert expected.keys() == line.keys()
+    for name, value in expected.items():
+      np.testing.assert_allclose(line[name], value, rtol=2e-3, err_msg=name)
+  results = [
+    json.loads((tmp_path / name / "results.json").read_text())["results"]
+    for name in ("one", "two")
+  ]
+  for system, figures in results[0].items():
+    for name, value in figures.items():
+      np.testing.assert_allclose(results[1][system][name], value, rtol=1e-3)
+  # What two processes saved one goes on with.
+  again = run_script(
+    compilation_cache, 1, "train", "replicated", photographs, tmp_path / "two", 5
+  )
+  assert "Resuming at step 4 of 5" in again
