@@ -45,9 +45,12 @@ def shared_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(shared_folder):
-  """Keeps what took long to compile: a run that is resumed compiles it again."""
-  folder = shared_folder / "compiled"
-  jax.config.update("jax_compilation_cache_dir", str(folder))
+  """The folder of compiled functions; JAX_COMPILATION_CACHE_DIR keeps it between runs.
+
+  Within one run it saves the second compilation of a training that is resumed.
+  """
+  folder = jax.config.jax_compilation_cache_dir or str(shared_folder / "compiled")
+  jax.config.update("jax_compilation_cache_dir", folder)
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
   return folder
 

@@ -151,7 +151,7 @@ def test_a_second_run_is_refused(make_config, tmp_path):
 def test_a_killed_run_leaves_no_claim(tmp_path):
   code = f"""
 import pathlib, os, signal
-from ctx_encoder import workdir
+from ctx_encoder.training import process
 with process.claimed(pathlib.Path({str(tmp_path)!r})):
   os.kill(os.getpid(), signal.SIGKILL)
 """
