@@ -1,22 +1,16 @@
 """The commands masks and augment, as they are called from the command line."""
 
-import argparse
 import json
 
 import numpy as np
 import pytest
+from command import call
 from PIL import Image
 
 from ctx_encoder import data
 from ctx_encoder.apps.commands import augment, masks
 from ctx_encoder.config import schema as config
 from ctx_encoder.data import samples, split
-
-
-def call(command, *arguments):
-  parser = argparse.ArgumentParser()
-  command.add_arguments(parser)
-  return command.run(parser.parse_args([str(argument) for argument in arguments]))
 
 
 def read(path):

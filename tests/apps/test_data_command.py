@@ -3,15 +3,14 @@
 import argparse
 
 import pytest
+from command import call
 from pictures import encode, fill_folder, noise
 
 from ctx_encoder.apps.commands import data as command
 
 
 def run(*arguments):
-  parser = argparse.ArgumentParser()
-  command.add_arguments(parser)
-  return command.run(parser.parse_args(["--loader", "pillow", *arguments]))
+  return call(command, "--loader", "pillow", *arguments)
 
 
 def test_folder(tmp_path, capsys):

@@ -194,7 +194,7 @@ def bomb(width, height):
     (bomb(99, 150), None, "image: 99x150 pixels, above max_pixels"),
     (bomb(201, 20), None, "image: 201x20 pixels, a side above 200"),
     (None, bomb(60_000, 60_000), "mask: 60000x60000 pixels"),
-    (None, png(hole(24, 41)), "of one size"),
+    (None, png(hole(24, 41)), "the same size"),
     (None, png(np.zeros((24, 40), bool)), "no hole"),
     (None, png(np.ones((24, 40), bool)), "hides everything"),
   ],
@@ -371,7 +371,7 @@ def test_sixteen_clients_at_once():
     answers = list(pool.map(ask, range(16)))
   for number, answer in enumerate(answers):
     if number % 4 == 3:
-      assert "of one size" in problem(answer, 400)
+      assert "the same size" in problem(answer, 400)
     else:
       np.testing.assert_array_equal(pixels(answer.content), expected[number])
 
@@ -462,7 +462,7 @@ with pytest.MonkeyPatch.context() as patch:
 
 
 def test_the_command_serves_a_trained_network(photographs, tmp_path):
-  paths, workdir = [str(ROOT), str(ROOT / "tests")], str(tmp_path / "run")
+  paths, workdir = [str(ROOT), str(ROOT / "tests/support")], str(tmp_path / "run")
   code = _START.format(paths=paths, folder=str(photographs), workdir=workdir)
   process = subprocess.Popen(
     [sys.executable, "-c", code],
@@ -494,6 +494,6 @@ def test_the_command_serves_a_trained_network(photographs, tmp_path):
 def test_the_page_links_to_what_is_installed():
   packaged = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
   assert packaged["package-data"] == {"ctx_encoder.apps.demo": ["page/*"]}
-  page = ROOT / "ctx_encoder/demo/page"
+  page = ROOT / "ctx_encoder/apps/demo/page"
   linked = re.findall(r'(?:src|href)="([^"]+)"', (page / "index.html").read_text())
   assert {name for name in linked if not (page / name).exists()} == {"openapi.json"}

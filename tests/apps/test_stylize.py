@@ -13,6 +13,7 @@ from PIL import Image
 from scipy import linalg, optimize
 
 from ctx_encoder import data
+from ctx_encoder.apps import cli
 from ctx_encoder.apps.commands import stylize as command
 from ctx_encoder.apps.stylize import lbfgs, stylize
 from ctx_encoder.models.feature_nets import random_filters, vgg
@@ -51,14 +52,14 @@ def unit(images):
   return jnp.asarray(images, jnp.float32) / 255
 
 
-def judged(images, content, style, recipe=None, features=None):
-  """Returns the terms of `judge`, of pictures against uint8 contents and styles."""
+def terms_of(images, content, style, recipe=None, features=None):
+  """Returns `loss_terms` of pictures, for uint8 contents and styles."""
   recipe, features = recipe or stylize.Recipe(), features or filters()
   targets = stylize.make_targets(features, unit(content), unit(style), recipe)
-  return stylize.judge(features, images, targets, recipe)
+  return stylize.loss_terms(features, images, targets, recipe)
 
 
-class TestJudge:
+class TestLossTerms:
   @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
   @pytest.mark.parametrize("content_layers", [(), ("one",)])
   def test_values(self, dtype, content_layers):
@@ -72,7 +73,7 @@ class TestJudge:
       jnp.asarray(draw.random((2, 6, 5, 3)), jnp.float32) for _ in range(3)
     )
     targets = stylize.make_targets(features, content, style, recipe)
-    terms = stylize.judge(features, images, targets, recipe)
+    terms = stylize.loss_terms(features, images, targets, recipe)
     x, p, s = (
       {k: np.asarray(v, np.float64) for k, v in features(images).items()}
       for images in (images, content, style)
@@ -105,7 +106,7 @@ class TestJudge:
     content, style = photographs(2, 6), paintings(2, 6)
 
     def total(images):
-      return sum(judged(images, content, style, features=features).values())
+      return sum(terms_of(images, content, style, features=features).values())
 
     images = jnp.asarray(np.random.default_rng(0).random((2, 6, 6, 3)), jnp.float32)
     check_grads(total, (images,), order=1, modes=["rev"], rtol=3e-2)
@@ -113,13 +114,13 @@ class TestJudge:
     np.testing.assert_array_equal(np.isfinite(values), [True, False])
 
   def test_zero_where_it_is_both(self):
-    terms = judged(unit(photographs()), photographs(), photographs())
+    terms = terms_of(unit(photographs()), photographs(), photographs())
     np.testing.assert_allclose(terms["style"], 0, atol=1e-10)
     np.testing.assert_array_equal(terms["content"], 0)
 
   def test_unknown_layer(self):
     with pytest.raises(ValueError, match=r"no layer 'a'; there are filters5/1, filt"):
-      judged(unit(photographs()), photographs(), paintings(), stylize.Recipe(("a",)))
+      terms_of(unit(photographs()), photographs(), paintings(), stylize.Recipe(("a",)))
 
 
 def test_pyramid_is_pillows_reduction():
@@ -181,8 +182,8 @@ class TestStylize:
     assert result.shape == content.shape
     assert result.dtype == np.uint8
     matched = stylize.match_colors(unit(content), unit(style))
-    before = judged(matched, content, style)["style"]
-    after = judged(unit(result), content, style)["style"]
+    before = terms_of(matched, content, style)["style"]
+    after = terms_of(unit(result), content, style)["style"]
     assert (after < before / 10).all()
     # It is no painting without the photograph: the disc is still where it was.
     for one, photograph in zip(result, matched, strict=True):
@@ -213,7 +214,7 @@ class TestStylize:
     content, style = photographs(), paintings()
     smooth = stylize.make_stylize(filters(), stylize.Recipe(tv_weight=1, steps=15))
     rough, plain = (
-      judged(unit(paint(content, style)), content, style)["total_variation"]
+      terms_of(unit(paint(content, style)), content, style)["total_variation"]
       for paint in (default(), smooth)
     )
     assert (plain < 0.7 * rough).all()
@@ -301,11 +302,9 @@ def folders(tmp_path):
 
 def call(folders, output, *arguments):
   content, style = folders
-  parser = argparse.ArgumentParser()
-  command.add_arguments(parser)
   common = f"--content {content} --style {style} --output {output} --image-size {SIDE}"
   rest = [str(argument) for argument in ("--batch-size", 2, "--steps", 2, *arguments)]
-  return command.run(parser.parse_args([*common.split(), *rest]))
+  return cli.main(["stylize", *common.split(), *rest])
 
 
 def contents(path):
@@ -332,7 +331,7 @@ class TestCommand:
     output = tmp_path / "out"
     assert call(folders, output) == 0
     printed = capsys.readouterr().out
-    assert "3 pictures written, 0 were there, 0 images skipped" in printed
+    assert "3 pictures written, 0 existed, 0 images skipped" in printed
     assert f"--config.data.path={output}" in printed
     pictures = sorted(output.glob("*.png"))
     assert [path.name.partition("__monet")[0] for path in pictures] == [
@@ -363,11 +362,11 @@ class TestCommand:
     (resumed / f".{missing}.new").write_bytes(b"half")
     capsys.readouterr()
     assert call(folders, resumed, "--batch-size", 1) == 0
-    assert "2 pictures written, 1 were there" in capsys.readouterr().out
+    assert "2 pictures written, 1 existed" in capsys.readouterr().out
     assert contents(resumed) == contents(whole)
     assert first.stat().st_mtime_ns == kept
     assert call(folders, resumed, "--count", 2) == 0
-    assert "0 pictures written, 2 were there" in capsys.readouterr().out
+    assert "0 pictures written, 2 existed" in capsys.readouterr().out
 
   def test_paintings_depend_on_seed_and_name_alone(self, folders, tmp_path):
     names = {}
@@ -398,7 +397,7 @@ class TestCommand:
       (path / "broken.png").write_bytes(b"not a picture")
     assert call(folders, tmp_path / "out") == 0
     streams = capsys.readouterr()
-    assert "3 pictures written, 0 were there, 2 images skipped" in streams.out
+    assert "3 pictures written, 0 existed, 2 images skipped" in streams.out
     lines = [line for line in streams.err.splitlines() if line.startswith("skipped")]
     assert sorted(lines) == sorted(
       f"skipped  {path}/broken.png: not a picture" for path in folders
@@ -413,7 +412,7 @@ class TestCommand:
       assert "not made with these settings" in capsys.readouterr().err
     (output / "notes.txt").write_text("mine")
     assert call(folders, output) == 1
-    assert "such as notes.txt: give an empty folder" in capsys.readouterr().err
+    assert "such as notes.txt: name an empty folder" in capsys.readouterr().err
     assert contents(output) == before | {"notes.txt": b"mine"}
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "a.txt").write_text("mine")
@@ -487,7 +486,7 @@ class TestCommand:
     refused((content, tmp_path / "none"), tmp_path / "out", "--style")
     refused((tmp_path / "none", style), tmp_path / "out", "no such folder")
     for inside in (content, style / "new"):
-      refused(folders, inside, "nor lie in it")
+      refused(folders, inside, "or a folder inside it")
     (tmp_path / "empty").mkdir()
     refused((tmp_path / "empty", style), tmp_path / "out", "No images")
     (tmp_path / "bad").mkdir()
@@ -495,4 +494,6 @@ class TestCommand:
     refused((content, tmp_path / "bad"), tmp_path / "out", "None of the 1 images")
     refused((tmp_path / "bad", style), tmp_path / "out", "None of the 1 images")
     Image.new("RGB", (SIDE, SIDE)).save(style / "monet_aug01.png")
-    refused(folders, tmp_path / "new", "--style holds copies (monet_aug01.png)")
+    refused(
+      folders, tmp_path / "new", "--style holds augmented copies (monet_aug01.png)"
+    )

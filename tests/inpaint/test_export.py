@@ -1,11 +1,12 @@
 """Exported generators run without this package, and complete as the model does."""
 
-import argparse
+import functools
 import json
 import re
 import subprocess
 import sys
 
+import command
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,10 +76,7 @@ def check(completed, model):
   assert np.mean((completed != expected)[~known]) < 0.026
 
 
-def call(*arguments):
-  parser = argparse.ArgumentParser()
-  export.add_arguments(parser)
-  return export.run(parser.parse_args([str(argument) for argument in arguments]))
+call = functools.partial(command.call, export)
 
 
 def run_elsewhere(code, folder, *, without=()):
@@ -159,7 +157,9 @@ def test_a_savedmodel_runs_where_tensorflow_is_all_there_is(workdirs, tmp_path, 
   folder = tmp_path / "new" / "unet"
   arguments = ("--workdir", workdirs["unet"], "--format", "savedmodel")
   if call(*arguments, "--output", folder):
-    assert re.search(r"TensorFlow \S+ cannot run what jax", capsys.readouterr().err)
+    assert re.search(
+      r"TensorFlow \S+ cannot run the StableHLO of jax", capsys.readouterr().err
+    )
     assert not folder.exists()
     pytest.skip("this TensorFlow cannot read this jax's StableHLO")
   (folder / "old").write_text("")
@@ -179,8 +179,8 @@ def test_a_savedmodel_runs_where_tensorflow_is_all_there_is(workdirs, tmp_path, 
     ({"--workdir": "nowhere"}, "no checkpoint in"),
     ({"--step": 7}, "no checkpoint of step 7"),
     ({"--output": "."}, "is a folder; name a file"),
-    ({"--format": "savedmodel", "--output": "."}, "is no SavedModel"),
-    ({"--format": "savedmodel", "--output": "file"}, "is no SavedModel"),
+    ({"--format": "savedmodel", "--output": "."}, "is not a SavedModel"),
+    ({"--format": "savedmodel", "--output": "file"}, "is not a SavedModel"),
   ],
 )
 def test_bad_input_gets_one_line(

@@ -141,7 +141,7 @@ def test_a_network_of_the_centre_alone_reaches_all_of_a_hole(strategy, shape, bo
 
 def test_whole_is_not_for_a_network_of_the_centre_alone():
   inpainter = Inpainter(centre_only, S, reach=0.5)
-  with pytest.raises(ValueError, match="take the strategy crops"):
+  with pytest.raises(ValueError, match="use the strategy crops"):
     inpainter(noise(20, 20), rectangles(20, 20, (0, 0, 2, 2)), strategy="whole")
 
 
@@ -211,7 +211,7 @@ def test_scaling_averages_known_pixels_alone():
   image = np.full((64, 64, 3), 100, np.uint8)
   hole = rectangles(64, 64, (13, 13, 37, 50))
   image[hole] = 255
-  small, small_hole = regions.shrunk(image, hole, S)
+  small, small_hole = regions.to_network(image, hole, S)
   assert (small[~small_hole] == 100).all()
   assert abs(small_hole.mean() - hole.mean()) < 0.05
 
@@ -336,7 +336,12 @@ IMAGE, MASK = noise(20, 30), rectangles(20, 30, (2, 2, 5, 5))
     (IMAGE, np.ones((20, 30)), {}, "hides everything .* inverted"),
     (IMAGE / 255, MASK, {}, r"uint8 \[height, width, 3\], not float64 \[20, 30, 3\]"),
     (IMAGE[..., 0], MASK, {}, r"not uint8 \[20, 30\]"),
-    (IMAGE, MASK[None, None], {}, r"A mask is \[height, width\], not \[1, 1, 20, 30\]"),
+    (
+      IMAGE,
+      MASK[None, None],
+      {},
+      r"A mask must be \[height, width\], not \[1, 1, 20, 30\]",
+    ),
     (IMAGE, MASK, {"strategy": "best"}, "no strategy 'best'; there are auto, whole"),
     (IMAGE, MASK, {"blend": "mix"}, "no blend 'mix'; there are none"),
     (b"no picture", MASK, {}, "not a picture"),
@@ -464,16 +469,19 @@ def test_a_folder_goes_on_past_what_is_no_good(command, folder):
 @pytest.mark.parametrize(
   ("words", "message"),
   [
-    ("--image in --output out", "Give --mask, or --hole-color, one of them."),
-    ("--image in --mask m --hole-color white --output out", "one of them."),
+    ("--image in --output out", "Give either --mask or --hole-color."),
+    ("--image in --mask m --hole-color white --output out", "Give either --mask"),
     ("--image nowhere --mask masks --output out", "There is no picture at nowhere."),
     ("--image in/*.gif --mask masks --output o", "There is no picture at in/*.gif."),
     ("--image in --mask nowhere --output out", "There is no mask at nowhere."),
     ("--image in --mask in/empty --output out", "There is no mask at in/empty."),
     ("--image in/three.png --mask masks --output o.png", "No picture has a mask in"),
     ("--image in/one.png --mask masks --output in/one.png", "choose another --output"),
-    ("--image in --mask masks --output in", "was given as input"),
-    ("--image in/one.png --mask masks --output out.xyz", "its extension is none of"),
+    ("--image in --mask masks --output in", "is one of the inputs"),
+    (
+      "--image in/one.png --mask masks --output out.xyz",
+      "its extension must be one of",
+    ),
     ("--image in --mask masks --output masks/one.bmp", "several pictures need a"),
     ("--image in --hole-color smooth --output out", "white, black or #rrggbb, not sm"),
     ("--image in --mask masks --output out --grow -1", "--grow must be at least 0"),

@@ -73,12 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-  """Writes the folder; returns 0, or 1 where it cannot."""
-  try:
-    print(augment_folder(args))
-  except (OSError, ValueError, ImportError) as error:
-    print(f"ctx-encoder augment: {error}", file=sys.stderr)
-    return 1
+  """Writes the folder; returns 0."""
+  print(augment_folder(args))
   return 0
 
 

@@ -109,8 +109,7 @@ def run(args: argparse.Namespace) -> int:
   unknown = sorted(set(args.names) - set(FILES))
   if unknown or (args.download and not args.names):
     problem = f"there is no {unknown[0]!r}" if unknown else "--download of which"
-    print(f"ctx-encoder weights: {problem}; of: {', '.join(FILES)}.", file=sys.stderr)
-    return 1
+    raise ValueError(f"{problem}; of: {', '.join(FILES)}.")
   failed = 0
   for name in args.names or FILES:
     published = FILES[name]
