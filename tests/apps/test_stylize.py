@@ -1,4 +1,4 @@
-"""Style transfer: its loss against NumPy, what becomes of pictures, and the command."""
+"""Style transfer: loss, optimiser, pictures, and the command."""
 
 import argparse
 import functools
@@ -113,7 +113,7 @@ class TestLossTerms:
     values = total(images.at[1, 0, 0, 0].set(jnp.nan))
     np.testing.assert_array_equal(np.isfinite(values), [True, False])
 
-  def test_zero_where_it_is_both(self):
+  def test_zero_for_equal_pictures(self):
     terms = terms_of(unit(photographs()), photographs(), photographs())
     np.testing.assert_allclose(terms["style"], 0, atol=1e-10)
     np.testing.assert_array_equal(terms["content"], 0)
@@ -123,7 +123,7 @@ class TestLossTerms:
       terms_of(unit(photographs()), photographs(), paintings(), stylize.Recipe(("a",)))
 
 
-def test_pyramid_is_pillows_reduction():
+def test_pyramid_matches_pillow():
   images = unit(photographs())
   found = random_filters.pyramid(jax.tree_util.Partial(lambda x: {"x": x}), 3)(images)
   assert list(found) == ["x/1", "x/2", "x/4"]
@@ -138,7 +138,7 @@ def test_pyramid_is_pillows_reduction():
 
 
 class TestMatchColors:
-  def test_moments_are_the_others(self):
+  def test_moments_match(self):
     draw = np.random.default_rng(0)
     images = 0.5 + 0.1 * draw.normal(size=(2, 9, 8, 3)) @ draw.normal(size=(3, 3)) / 2
     others = 0.4 + 0.05 * draw.normal(size=(2, 7, 5, 3)) @ draw.normal(size=(3, 3)) / 2
@@ -158,7 +158,7 @@ class TestMatchColors:
       expected = (before - before.mean(0)) @ matrix + target.mean(0)
       np.testing.assert_allclose(one, expected.clip(0, 1), atol=1e-4)
 
-  def test_its_own_colours_change_nothing(self):
+  def test_own_colours_change_nothing(self):
     images = unit(photographs())
     np.testing.assert_allclose(stylize.match_colors(images, images), images, atol=1e-4)
 
@@ -176,7 +176,7 @@ def default():
 
 
 class TestStylize:
-  def test_texture_comes_and_content_stays(self):
+  def test_texture_is_transferred_and_content_kept(self):
     content, style = photographs(), paintings()
     result = default()(content, style)
     assert result.shape == content.shape
@@ -185,20 +185,20 @@ class TestStylize:
     before = terms_of(matched, content, style)["style"]
     after = terms_of(unit(result), content, style)["style"]
     assert (after < before / 10).all()
-    # It is no painting without the photograph: the disc is still where it was.
+    # The disc of the photograph is still where it was.
     for one, photograph in zip(result, matched, strict=True):
       shown = np.corrcoef(one.mean(-1).ravel(), np.mean(photograph, -1).ravel())[0, 1]
       assert shown > 0.5
     np.testing.assert_array_equal(default()(content, style), result)
 
-  def test_one_does_not_depend_on_the_others(self):
+  def test_pictures_are_independent(self):
     content, style = photographs(3), paintings(3)
-    whole = default()(content, style).astype(int)
+    together = default()(content, style).astype(int)
     for number in range(3):
       alone = default()(content[number : number + 1], style[number : number + 1])
-      difference = np.abs(alone[0].astype(int) - whole[number])
+      difference = np.abs(alone[0].astype(int) - together[number])
       assert difference.mean() < 0.5
-      assert np.abs(whole[number - 1] - whole[number]).mean() > 10
+      assert np.abs(together[number - 1] - together[number]).mean() > 10
 
   def test_content_weight(self):
     content, style = photographs(), paintings()
@@ -236,7 +236,7 @@ class TestStylize:
     np.testing.assert_array_equal(default()(plain, plain[::-1]), plain[::-1])
     assert default()(plain, paintings()).shape == plain.shape
 
-  def test_black_and_white_pixels_move_too(self):
+  def test_black_and_white_pixels_change(self):
     halves, stripes = np.zeros((2, 1, SIDE, SIDE, 3), np.uint8)
     halves[:, :, SIDE // 2 :] = stripes[:, :, ::2] = 255
     result = default()(halves, stripes)
@@ -261,7 +261,7 @@ class TestLbfgs:
       states.append(update(states[-1]))
     return states
 
-  def test_reaches_the_minimum_and_never_rises(self):
+  def test_reaches_the_minimum_monotonically(self):
     def rosenbrock(x):
       left, right = x[:, :-1], x[:, 1:]
       return jnp.sum(100 * (right - left**2) ** 2 + (1 - left) ** 2, axis=1)
@@ -273,11 +273,11 @@ class TestLbfgs:
     np.testing.assert_array_equal(values[1], rosenbrock(x))
     np.testing.assert_allclose(states[-1].x, 1, atol=1e-2)
     found = optimize.minimize(optimize.rosen, x[0], jac=optimize.rosen_der)
-    assert found.nfev < 150  # SciPy needs as many, by and large
+    assert found.nfev < 150  # SciPy needs about as many
     alone = self.run(rosenbrock, x[:1], 20)[-1].x
     np.testing.assert_allclose(alone[0], states[20].x[0], rtol=1e-4)
 
-  def test_what_is_not_finite_is_not_gone_to(self):
+  def test_no_step_to_a_nan(self):
     def loss(x):  # NaN below 0
       return jnp.sum(x - jnp.log(x), axis=1)
 
@@ -352,7 +352,7 @@ class TestCommand:
     )
     assert (loaded.summary.found, loaded.summary.skipped) == (3, {})
 
-  def test_an_interrupted_call_is_finished_by_the_next(self, folders, tmp_path, capsys):
+  def test_the_next_call_completes_an_interrupted_one(self, folders, tmp_path, capsys):
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     assert call(folders, whole, "--batch-size", 1) == 0
     assert call(folders, resumed, "--batch-size", 1, "--count", 1) == 0
@@ -368,12 +368,12 @@ class TestCommand:
     assert call(folders, resumed, "--count", 2) == 0
     assert "0 pictures written, 2 existed" in capsys.readouterr().out
 
-  def test_paintings_depend_on_seed_and_name_alone(self, folders, tmp_path):
+  def test_paintings_depend_only_on_seed_and_name(self, folders, tmp_path):
     names = {}
     for seed in range(3):
       assert call(folders, tmp_path / f"{seed}", "--seed", seed, "--steps", 1) == 0
       names[seed] = set(contents(tmp_path / f"{seed}"))
-    assert len(set.union(*names.values())) > 4  # the note is one
+    assert len(set.union(*names.values())) > 4  # one is the file of settings
     (folders[0] / "photo0.png").unlink()
     assert call(folders, tmp_path / "less", "--steps", 1) == 0
     assert set(contents(tmp_path / "less")) < names[0]
@@ -392,7 +392,7 @@ class TestCommand:
       "stylize.json",
     }
 
-  def test_bad_files_are_named_and_left_out(self, folders, tmp_path, capsys):
+  def test_bad_files_are_named_and_skipped(self, folders, tmp_path, capsys):
     for path in folders:
       (path / "broken.png").write_bytes(b"not a picture")
     assert call(folders, tmp_path / "out") == 0
@@ -429,7 +429,7 @@ class TestCommand:
     assert note["content_layers"] == ["relu1_2"]
 
   @pytest.mark.parametrize("name", ["vgg16", "vgg19"])
-  def test_the_layers_of_a_whole_vgg_are_gatyss(self, name, monkeypatch):
+  def test_a_complete_vgg_has_the_layers_of_gatys_et_al(self, name, monkeypatch):
     whole = {}
     for convolution in vgg.VGG(int(name[3:])).convolutions:
       whole[f"{convolution.keras}/kernel"] = np.zeros(convolution.shape, "f4")
@@ -443,9 +443,8 @@ class TestCommand:
     assert recipe.style_layers == tuple(f"relu{block}_1" for block in range(1, 6))
     assert recipe.content_layers == ("relu4_2",)
 
-  @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+  def test_bad_arguments(self, folders, tmp_path, capsys):
+    for arguments, message in (
       (("--image-size", 16), "--image-size must be within"),
       (("--steps", 0), "--steps must be within"),
       (("--batch-size", 0), "--batch-size must be within"),
@@ -457,16 +456,14 @@ class TestCommand:
       (("--features", "vgg16"), "--features vgg16 needs --weights"),
       (("--weights", "a.npz"), "--weights needs --features"),
       (("--features", "vgg16", "--weights", "missing.npz"), "missing.npz"),
-    ],
-  )
-  def test_bad_arguments(self, folders, tmp_path, capsys, arguments, message):
-    assert call(folders, tmp_path / "out", *arguments) == 1
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
-    assert not (tmp_path / "out").exists()
+    ):
+      assert call(folders, tmp_path / "out", *arguments) == 1
+      error = capsys.readouterr().err
+      assert message in error
+      assert error.count("\n") == 1
+      assert not (tmp_path / "out").exists()
 
-  def test_weights_of_something_else(self, folders, tmp_path, capsys):
+  def test_weights_of_another_network(self, folders, tmp_path, capsys):
     np.savez(tmp_path / "other.npz", kernel=np.zeros((3, 3)))
     network = ("--features", "vgg19", "--weights", tmp_path / "other.npz")
     assert call(folders, tmp_path / "out", *network) == 1
