@@ -145,7 +145,7 @@ def test_each_platform_gets_its_own_convolutions(workdirs):
   assert set(re.findall(r"custom_call @(\w+)", every)) == {"shape_assertion"}
 
 
-def test_stablehlo_needs_only_jax(workdirs, tmp_path, capsys):
+def test_stablehlo_needs_only_jax_and_flatbuffers(workdirs, tmp_path, capsys):
   path = tmp_path / "new" / "photos.stablehlo"
   arguments = ("--workdir", workdirs["photos"], "--format", "stablehlo")
   assert call(*arguments, "--output", path) == 0

@@ -5,9 +5,9 @@
 
 The exported function takes uint8 images and masks, any number of them, and returns the
 completed images, uint8, with known pixels unchanged. Code that calls it is printed.
-A stablehlo file needs only jax, on CPU, CUDA or TPU; a description is written beside
-it. A savedmodel is a folder and needs only TensorFlow. For Keras weights use
-`ctx-encoder export-keras`.
+A stablehlo file needs only jax and flatbuffers, on CPU, CUDA or TPU; a description is
+written beside it. A savedmodel is a folder and needs only TensorFlow. For Keras weights
+use `ctx-encoder export-keras`.
 """
 
 import argparse
