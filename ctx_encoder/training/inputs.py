@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from ctx_encoder import data, distributed
+from ctx_encoder.config import Config
 from ctx_encoder.data.silhouettes import load_silhouettes
 
 
-def images(config: ConfigDict, say: Callable[[str], None]) -> data.Data:
+def images(config: Config, say: Callable[[str], None]) -> data.Data:
   """Returns the training and validation images, and says what they are.
 
   Where several processes train together, they share the work of decoding them.
@@ -52,7 +52,7 @@ def _processes() -> data.Processes | None:
   return data.Processes(jax.process_index(), jax.process_count(), distributed.gather)
 
 
-def silhouettes(config: ConfigDict) -> np.ndarray | None:
+def silhouettes(config: Config) -> np.ndarray | None:
   """Returns the masks `[N, S, S, 1]` for masks.region=shapes, None otherwise."""
   masks = config.masks
   if masks.region != "shapes" or not masks.path:
@@ -60,9 +60,7 @@ def silhouettes(config: ConfigDict) -> np.ndarray | None:
   return load_silhouettes(masks.path, config.data.image_size, masks.inverted)
 
 
-def mean_color(
-  config: ConfigDict, examples: data.Examples, most: int = 500
-) -> list[float]:
+def mean_color(config: Config, examples: data.Examples, most: int = 500) -> list[float]:
   """Returns the mean colour of some images spread over the set, `[3]` in [0, 255].
 
   Grey where the configuration does not ask for it: it may cost decoding the images.
