@@ -67,7 +67,7 @@ class Objective:
   @property
   def discriminator_size(self) -> int:
     """Side of the discriminator's input."""
-    return self.view.output_size if self.sees == "patch" else self.view.image_size
+    return discriminator_size(self.view, self.sees)
 
   def uses(self, term: str) -> bool:
     """Returns whether a loss term has a weight."""
@@ -188,3 +188,8 @@ class Objective:
     if not self.adversarial.mask_aware:
       return None
     return losses.fake_patches(examples.mask, self.windows)
+
+
+def discriminator_size(view: View, sees: str) -> int:
+  """Returns the side of the discriminator's input; `sees` as in `Objective`."""
+  return view.output_size if sees == "patch" else view.image_size

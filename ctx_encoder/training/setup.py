@@ -64,23 +64,14 @@ class Run:
       key: PRNG key of the weights.
       optimizers: the update rules.
     """
-    generator_key, discriminator_key, example_key = jax.random.split(key, 3)
-    size = self.objective.discriminator_size
-    generator = _network_state(
-      init_generator(self.generator, self.view, generator_key, example_key),
-      optimizers.generator,
-    )
-    discriminator = self.discriminator.init(
-      discriminator_key, jnp.zeros((1, size, size, 3))
-    )
-    # A copy, since the step donates the state and no buffer can be donated twice.
-    average = jax.tree.map(jnp.copy, generator.params)
-    return TrainState(
-      step=jnp.zeros((), jnp.int32),
-      updates=jnp.zeros((), jnp.int32),
-      generator=generator,
-      discriminator=_network_state(discriminator, optimizers.discriminator),
-      average=average if self.config.ema_decay > 0 else None,
+    return init_state(
+      key,
+      self.generator,
+      self.discriminator,
+      optimizers,
+      self.view,
+      discriminator_size=self.objective.discriminator_size,
+      average=self.config.ema_decay > 0,
     )
 
   def over_axis(self, axis_name: str) -> "Run":
@@ -90,6 +81,43 @@ class Run:
       generator=with_axis_name(self.generator, axis_name),
       discriminator=with_axis_name(self.discriminator, axis_name),
     )
+
+
+def init_state(
+  key: jax.Array,
+  generator: Any,
+  discriminator: Any,
+  optimizers: Optimizers,
+  view: View,
+  *,
+  discriminator_size: int,
+  average: bool,
+) -> TrainState:
+  """Returns the state before the first step.
+
+  Args:
+    key: PRNG key of the weights.
+    generator, discriminator: Flax modules.
+    optimizers: the update rules.
+    view: input of the generator.
+    discriminator_size: side of the discriminator's input.
+    average: whether to keep a moving average of the generator.
+  """
+  generator_key, discriminator_key, example_key = jax.random.split(key, 3)
+  size = discriminator_size
+  drawn = init_generator(generator, view, generator_key, example_key)
+  drawn_discriminator = discriminator.init(
+    discriminator_key, jnp.zeros((1, size, size, 3))
+  )
+  network = _network_state(drawn, optimizers.generator)
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    updates=jnp.zeros((), jnp.int32),
+    generator=network,
+    discriminator=_network_state(drawn_discriminator, optimizers.discriminator),
+    # A copy, since the step donates the state and no buffer can be donated twice.
+    average=jax.tree.map(jnp.copy, network.params) if average else None,
+  )
 
 
 def init_generator(

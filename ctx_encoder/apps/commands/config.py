@@ -10,7 +10,7 @@ import argparse
 import math
 import sys
 
-from ctx_encoder.config import schema as config
+from ctx_encoder import config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
   """Prints the fields; returns the exit code."""
-  chosen = [(name, field) for name, field in config.fields() if args.pattern in name]
+  chosen = [(name, field) for name, field in config.FIELDS.items() if args.pattern in name]
   if not chosen:
     print(f"ctx-encoder config: no field has {args.pattern!r} in it.", file=sys.stderr)
     return 1
