@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
   """Prints the fields; returns the exit code."""
-  chosen = [(name, field) for name, field in config.FIELDS.items() if args.pattern in name]
+  chosen = [
+    (name, field) for name, field in config.FIELDS.items() if args.pattern in name
+  ]
   if not chosen:
     print(f"ctx-encoder config: no field has {args.pattern!r} in it.", file=sys.stderr)
     return 1

@@ -37,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds this command's arguments."""
   parser.add_argument("file", metavar="FILE", help=".keras, .weights.h5 or .h5")
   parser.add_argument(
-    "--config", required=True, help="configuration file, such as configs/photos_center.py[:quick]"
+    "--config",
+    required=True,
+    help="configuration file, for example configs/photos_center.py:quick",
   )
   parser.add_argument(
     "--set",
