@@ -11,9 +11,10 @@ from ml_collections import ConfigDict
 
 from ctx_encoder import distributed, xla
 from ctx_encoder.config import schema as configuration
+from ctx_encoder.data.silhouettes import region_silhouettes
 from ctx_encoder.evaluation import evaluate
 from ctx_encoder.training import assembly as build
-from ctx_encoder.training import feed, inputs
+from ctx_encoder.training import feed
 from ctx_encoder.training.checkpoint import Checkpoints, DamagedError, check_config
 from ctx_encoder.training.history import History
 from ctx_encoder.training.loop import Loop, NonFiniteError, Say, first_process
@@ -73,9 +74,9 @@ def _train(config: ConfigDict, workdir: Path, say: Say, started: float) -> Outco
     check_config(json.loads(before.to_json_best_effort()), as_json)
   mesh = distributed.data_mesh()
   distributed.check_batch_size(mesh, config.batch_size, config.accumulate)
-  images = inputs.images(config, say)
+  images = feed.load_images(config, say)
   feed.on_device(config, images.train)
-  shapes = inputs.silhouettes(config)
+  shapes = region_silhouettes(config.masks, config.data.image_size)
 
   epoch_steps = len(images.train) // config.batch_size
   total_steps = config.num_steps or config.num_epochs * epoch_steps
@@ -83,7 +84,8 @@ def _train(config: ConfigDict, workdir: Path, say: Say, started: float) -> Outco
   if resumed:
     extra = checkpoints.read_extra()
   else:
-    extra = {"mean_color": inputs.mean_color(config, images.train)}
+    mean = config.masks.fill == "mean"  # it may cost decoding images
+    extra = {"mean_color": images.train.mean_color() if mean else [127.5] * 3}
   run = build.run(
     config, total_steps=total_steps, mean_color=extra["mean_color"], shapes=shapes
   )
