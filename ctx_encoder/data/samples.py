@@ -60,6 +60,7 @@ def crop_boxes(width: int, height: int) -> dict[str, list[Box]]:
   }
 
 
+@functools.cache
 def crops() -> tuple[dict[str, tuple[str, Box]], dict[str, str]]:
   """Lists the crops with enough structure of all installed photographs.
 

@@ -5,9 +5,9 @@ import json
 
 import numpy as np
 import pytest
+from pictures import load
 from PIL import Image
 
-from ctx_encoder import data
 from ctx_encoder.apps.commands import augment, masks
 from ctx_encoder.config import schema as config
 from ctx_encoder.data import samples, split
@@ -143,9 +143,7 @@ class TestAugment:
     output = tmp_path / "out"
     assert run_augment(originals, output, "--copies", 4) == 0
     # Copies go where their original goes, so three paintings make no split to rely on.
-    loaded = data.load(
-      path=str(output), image_size=32, loader="pillow", validation_fraction=0
-    )
+    loaded = load(output, image_size=32, loader="pillow", validation_fraction=0.0)
     assert loaded.summary.found == 15
     assert not loaded.summary.skipped
 
