@@ -1,17 +1,18 @@
 """Shows what a source of images holds, before a run is spent on it.
 
-Decodes every image once and tells how many there are, how large they are, how they
-are split, which ones are skipped and why, and how much memory they take decoded:
+Decodes every image once and reports how many there are, their sizes, their split into
+training and validation, which ones are skipped and why, and the memory they take:
 
     ctx-encoder data --path photos --image-size 128
+    ctx-encoder data --path cycle_gan/monet2photo --split trainB --download
 """
 
 import argparse
-import sys
 
 import numpy as np
 
 from ctx_encoder import data
+from ctx_encoder.config import schema
 
 HEADERS = 1000  # images whose size is looked up
 
@@ -21,104 +22,94 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--path",
     default="",
-    help="a folder of images (jpg, png, webp, bmp, tiff; nested ones count), a folder"
-    " of TFRecords such as Kaggle's monet_tfrec, or the name of a TFDS data set such as"
-    " cycle_gan/monet2photo; default: the photographs embedded in scikit-image",
+    help="a folder of images (jpg, png, webp, bmp, tiff; folders below it included), a"
+    " folder of TFRecords such as Kaggle's monet_tfrec, or the name of a TFDS data set"
+    " such as cycle_gan/monet2photo; default: the photographs embedded in scikit-image",
   )
   parser.add_argument(
     "--source",
     default="auto",
     choices=("auto", "samples", "folder", "tfrecord", "tfds"),
-    help="what --path is; auto finds out (default)",
-  )
-  parser.add_argument(
-    "--split",
-    default="train",
-    help="TFDS only: its split, e.g. trainA (Monet), trainB (photos) or trainB[:10%%]",
-  )
-  parser.add_argument(
-    "--data-dir",
-    default="",
-    help="TFDS only: where its data sets are kept; default: ~/tensorflow_datasets",
-  )
-  parser.add_argument(
-    "--download",
-    action="store_true",
-    help="TFDS only: download and prepare the data set if it is not there. Without this"
-    " nothing uses the network",
+    help="kind of --path; auto = found out from it (default)",
   )
   parser.add_argument(
     "--image-size",
     type=int,
     default=128,
-    help="side the images are brought to, in pixels (default: 128)",
+    help="side that images are resized to, in pixels (default: 128)",
   )
   parser.add_argument(
     "--validation-fraction",
     type=float,
     default=0.2,
-    help="share kept for validation, by a hash of the file name, so that an image stays"
-    " on its side when others are added (default: 0.2)",
+    help="share of images for validation, chosen by a hash of the file name, so that an"
+    " image stays in its split when others are added (default: 0.2)",
   )
   parser.add_argument(
     "--max-images",
     type=int,
     default=0,
-    help="look at this many images at the most; 0 = all (default)",
+    help="use at most this many images; 0 = all (default)",
   )
   parser.add_argument(
     "--max-pixels",
     type=int,
     default=100_000_000,
-    help="skip images with more pixels without decoding them (default: 100000000)",
+    help="skip images with more pixels, without decoding them (default: 100000000)",
   )
   parser.add_argument(
     "--loader",
     default="auto",
     choices=("auto", "tf", "pillow"),
-    help="what decodes: tf.data, or threads, which need no TensorFlow and give the same"
-    " pixels; auto = tf where it is installed (default)",
+    help="decoder: tf.data, or threads that need no TensorFlow and give the same"
+    " pixels; auto = tf if it is installed (default)",
+  )
+  _add_tfds_arguments(parser.add_argument_group("data sets of TFDS"))
+
+
+def _add_tfds_arguments(group: argparse._ArgumentGroup) -> None:
+  group.add_argument(
+    "--split",
+    default="train",
+    help="split to read, e.g. trainA (Monet), trainB (photos) or trainB[:10%%]",
+  )
+  group.add_argument(
+    "--data-dir",
+    default="",
+    help="folder of the data sets; default: ~/tensorflow_datasets",
+  )
+  group.add_argument(
+    "--download",
+    action="store_true",
+    help="download and prepare the data set if it is not there; without this option"
+    " nothing uses the network",
   )
 
 
 def run(args: argparse.Namespace) -> int:
-  """Prints what the source holds; returns 0, or 1 where it cannot be used."""
-  try:
-    for line in describe(args):
-      print(line.encode(errors="backslashreplace").decode())
-  except (OSError, ValueError, ImportError) as error:
-    print(f"ctx-encoder data: {error}", file=sys.stderr)
-    return 1
+  """Prints what the source holds; raises the errors of `data.load`."""
+  for line in describe(args):
+    print(line.encode(errors="backslashreplace").decode())
   return 0
 
 
 def describe(args: argparse.Namespace) -> list[str]:
   """Returns the lines to print about the source that the arguments name."""
-  loaded = data.load(
-    source=args.source,
-    path=args.path,
-    split=args.split,
-    data_dir=args.data_dir,
-    download=args.download,
-    image_size=args.image_size,
-    validation_fraction=args.validation_fraction,
-    max_images=args.max_images,
-    max_pixels=args.max_pixels,
-    cache="none",
-    loader=args.loader,
-  )
+  settings = schema.default().data
+  settings.update(vars(args) | {"cache": "none", "max_bad_share": 1.0})
+  loaded = data.load(settings)
   summary = loaded.summary
-  good = {
-    name: sum(len(positions) for _, positions in data.decode_all(examples))
-    for name, examples in (("train", loaded.train), ("validation", loaded.validation))
-  }
-  usable = sum(good.values())
+  training, validation = (
+    sum(len(positions) for _, positions in data.decode_all(examples))
+    for examples in (loaded.train, loaded.validation)
+  )
+  usable = training + validation
   lines = [
     f"source      {summary.source} {summary.path}".rstrip(),
     f"images      {summary.found} found, {usable} usable,"
     f" {len(summary.skipped)} skipped",
     f"size        {_sizes(loaded)}",
-    f"split       {good['train']} training, {good['validation']} validation",
+    f"split       {training} training, {validation} validation",
     f"in memory   {usable * args.image_size**2 * 3 / 2**20:.1f} MiB"
     f" at {args.image_size}x{args.image_size}",
   ]
@@ -128,13 +119,13 @@ def describe(args: argparse.Namespace) -> list[str]:
 
 def _sizes(loaded: data.Data) -> str:
   """Returns the smallest, median and largest of up to `HEADERS` images, by area."""
-  everyone = [
+  images = [
     (examples, index)
     for examples in (loaded.train, loaded.validation)
     for index in range(len(examples))
   ]
-  looked_at = everyone[:: -(-len(everyone) // HEADERS)]
-  sizes = [examples.dimensions(index) for examples, index in looked_at]
+  step = -(-len(images) // HEADERS)
+  sizes = [examples.dimensions(index) for examples, index in images[::step]]
   by_area = sorted((size for size in sizes if size), key=lambda size: size[0] * size[1])
   if not by_area:
     return "unknown"
