@@ -5,6 +5,11 @@ training and validation, which ones are skipped and why, and the memory they tak
 
     ctx-encoder data --path photos --image-size 128
     ctx-encoder data --path cycle_gan/monet2photo --split trainB --download
+
+--path is a folder of images (those in folders below it included), a folder of TFRecords
+such as Kaggle's monet_tfrec, or the name of a TFDS data set, whose splits may be cut:
+--split 'trainB[:10%]'. Without it, the photographs embedded in scikit-image are used.
+Nothing uses the network without --download.
 """
 
 import argparse
@@ -12,78 +17,26 @@ import argparse
 import numpy as np
 
 from ctx_encoder import data
-from ctx_encoder.config import schema
+from ctx_encoder.config import schema as config
 
 HEADERS = 1000  # images whose size is looked up
+FIELDS = ("path", "source", "split", "data_dir", "download", "image_size")
+FIELDS += ("validation_fraction", "max_images", "max_pixels", "loader")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Adds this command's arguments."""
-  parser.add_argument(
-    "--path",
-    default="",
-    help="a folder of images (jpg, png, webp, bmp, tiff; folders below it included), a"
-    " folder of TFRecords such as Kaggle's monet_tfrec, or the name of a TFDS data set"
-    " such as cycle_gan/monet2photo; default: the photographs embedded in scikit-image",
-  )
-  parser.add_argument(
-    "--source",
-    default="auto",
-    choices=("auto", "samples", "folder", "tfrecord", "tfds"),
-    help="kind of --path; auto = found out from it (default)",
-  )
-  parser.add_argument(
-    "--image-size",
-    type=int,
-    default=128,
-    help="side that images are resized to, in pixels (default: 128)",
-  )
-  parser.add_argument(
-    "--validation-fraction",
-    type=float,
-    default=0.2,
-    help="share of images for validation, chosen by a hash of the file name, so that an"
-    " image stays in its split when others are added (default: 0.2)",
-  )
-  parser.add_argument(
-    "--max-images",
-    type=int,
-    default=0,
-    help="use at most this many images; 0 = all (default)",
-  )
-  parser.add_argument(
-    "--max-pixels",
-    type=int,
-    default=100_000_000,
-    help="skip images with more pixels, without decoding them (default: 100000000)",
-  )
-  parser.add_argument(
-    "--loader",
-    default="auto",
-    choices=("auto", "tf", "pillow"),
-    help="decoder: tf.data, or threads that need no TensorFlow and give the same"
-    " pixels; auto = tf if it is installed (default)",
-  )
-  _add_tfds_arguments(parser.add_argument_group("data sets of TFDS"))
-
-
-def _add_tfds_arguments(group: argparse._ArgumentGroup) -> None:
-  group.add_argument(
-    "--split",
-    default="train",
-    help="split to read, e.g. trainA (Monet), trainB (photos) or trainB[:10%%]",
-  )
-  group.add_argument(
-    "--data-dir",
-    default="",
-    help="folder of the data sets; default: ~/tensorflow_datasets",
-  )
-  group.add_argument(
-    "--download",
-    action="store_true",
-    help="download and prepare the data set if it is not there; without this option"
-    " nothing uses the network",
-  )
+  """Adds an option for each of `FIELDS`, the fields of a configuration's section."""
+  for name in FIELDS:
+    field, option = config.SCHEMA["data"][name], f"--{name.replace('_', '-')}"
+    text = field.help.replace("%", "%%")
+    if field.type is bool:
+      parser.add_argument(option, action="store_true", help=text)
+      continue
+    text += f" (default: {field.default})" if field.default != "" else ""
+    choices = field.choices or None
+    parser.add_argument(
+      option, type=field.type, default=field.default, choices=choices, help=text
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -95,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
 def describe(args: argparse.Namespace) -> list[str]:
   """Returns the lines to print about the source that the arguments name."""
-  settings = schema.default().data
+  settings = config.default().data
   settings.update(vars(args) | {"cache": "none", "max_bad_share": 1.0})
   loaded = data.load(settings)
   summary = loaded.summary
