@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export as jax_export
 
-from ctx_encoder.data import files as outputs
+from ctx_encoder.data import files
 from ctx_encoder.training.inference import make_complete
 from ctx_encoder.training.trained import Trained
 
@@ -85,9 +85,9 @@ def write_stablehlo(model: Trained, path: Path) -> None:
   Raises:
     OSError: it cannot be written.
   """
-  outputs.write(path, bytes(exported(model).serialize()))
+  files.write(path, bytes(exported(model).serialize()))
   text = json.dumps(description(model), indent=1) + "\n"
-  outputs.write(path.with_name(f"{path.name}.json"), text.encode())
+  files.write(path.with_name(f"{path.name}.json"), text)
 
 
 def write_savedmodel(model: Trained, folder: Path) -> None:

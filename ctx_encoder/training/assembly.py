@@ -6,12 +6,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from ctx_encoder import losses, masks
 from ctx_encoder.augment import make_augment
 from ctx_encoder.config import Config, Optimizer
+from ctx_encoder.data.silhouettes import region_silhouettes
 from ctx_encoder.models import (
   GENERATORS,
   Generator,
@@ -31,22 +31,17 @@ from ctx_encoder.training.task import View
 GREY = (127.5, 127.5, 127.5)
 
 
-def run(
-  config: Config,
-  *,
-  mean_color: Sequence[float] = GREY,
-  silhouettes: np.ndarray | None = None,
-) -> Run:
+def run(config: Config, *, mean_color: Sequence[float] = GREY) -> Run:
   """Assembles everything that a validated configuration describes, except the images.
 
   Args:
     config: see `ctx_encoder.config`.
     mean_color: the data set's mean colour, in [0, 255], for masks.fill=mean.
       `training.fit` sets it from the images.
-    silhouettes: masks `[N, S, S, 1]` for masks.region=shapes.
 
   Raises:
-    ValueError: a weight file cannot be read, or is of another network.
+    ValueError: a weight file or silhouettes cannot be read, or weights are of another
+      network.
     OSError: a weight file cannot be opened.
   """
   network = generator(config)
@@ -55,7 +50,7 @@ def run(
     generator=network,
     discriminator=discriminator(config),
     objective=objective(config, view(config, mean_color)),
-    sample_mask=mask_sampler(config, silhouettes),
+    sample_mask=mask_sampler(config),
     augment=make_augment(image_size=config.data.image_size, **vars(config.augment)),
     optimizers=functools.partial(optimizers, config, network),
     encoder_params=functools.partial(encoder_params, config),
@@ -143,10 +138,13 @@ def update_rule(
   return optax.adadelta(rate)
 
 
-def mask_sampler(
-  config: Config, silhouettes: np.ndarray | None = None
-) -> masks.Sampler:
-  """Returns the function from a PRNG key to a mask that a configuration describes."""
+def mask_sampler(config: Config) -> masks.Sampler:
+  """Returns the function from a PRNG key to a mask that a configuration describes.
+
+  Raises:
+    ValueError, FileNotFoundError: the silhouettes cannot be read.
+  """
+  silhouettes = region_silhouettes(config.masks, config.data.image_size)
   options = dict(vars(config.masks))
   for name in ("fill", "path", "inverted"):
     del options[name]

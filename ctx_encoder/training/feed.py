@@ -23,6 +23,30 @@ _DEVICE_BYTES = 16 * 2**30  # where the device does not report it
 Dispatch = Callable[[TrainState], tuple[TrainState, Metrics]]
 
 
+def load_images(config: Config, say: Callable[[str], None]) -> data.Data:
+  """Loads the training and validation images and reports what they are.
+
+  Several processes share the work of decoding them.
+
+  Raises:
+    ValueError: too few images for a batch, or too many unusable ones.
+    FileNotFoundError: there is no such folder or data set.
+  """
+  processes = None
+  if (count := jax.process_count()) > 1:
+    processes = data.Processes(jax.process_index(), count, distributed.gather)
+  loaded = data.load(config.data, processes=processes)
+  for line in (loaded.summary.notice, loaded.summary.skipped_line()):
+    if line:
+      say(line)
+  say(
+    f"{len(loaded.train)} training and {len(loaded.validation)} validation images"
+    f" from {loaded.summary.where}."
+  )
+  data.check_batch_size(len(loaded.train), config.batch_size)
+  return loaded
+
+
 def dispatches(
   config: Config,
   step_function: TrainStep,
@@ -126,7 +150,6 @@ def _from_host(config, step_function, examples, key, mesh, state_sharding, start
     start_step=start,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
-    loader=config.data.loader,
   )
   with contextlib.closing(batches):
     for step in range(start, stop):

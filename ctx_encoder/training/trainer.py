@@ -15,7 +15,7 @@ from ctx_encoder import config as configuration
 from ctx_encoder import data, distributed, xla
 from ctx_encoder.config import Config
 from ctx_encoder.evaluation import evaluate
-from ctx_encoder.training import assembly, feed, inputs
+from ctx_encoder.training import assembly, feed
 from ctx_encoder.training.checkpoint import Checkpoints, DamagedError
 from ctx_encoder.training.eval_step import make_eval_step
 from ctx_encoder.training.history import History
@@ -73,9 +73,8 @@ def train(config: Config, workdir: str | Path, *, say: Say = print) -> Outcome:
     NonFiniteError: a loss or a parameter became infinite or NaN.
   """
   with _opened(config, workdir, say) as place:
-    images = inputs.images(config, place.say)
-    run = assembly.run(config, silhouettes=inputs.silhouettes(config))
-    return _train(run, images, place)
+    images = feed.load_images(config, place.say)
+    return _train(assembly.run(config), images, place)
 
 
 def fit(
@@ -126,7 +125,8 @@ def _train(run: Run, images: data.Data, place: Place) -> Outcome:
   if place.resumed:
     extra = checkpoints.read_extra()
   else:
-    extra = {"mean_color": inputs.mean_color(config, images.train)}
+    mean = config.masks.fill == "mean"  # it may cost decoding images
+    extra = {"mean_color": images.train.mean_color() if mean else list(assembly.GREY)}
   if config.masks.fill == "mean":
     run = _with_mean_color(run, extra["mean_color"])
   optimizers = run.optimizers(total_steps)

@@ -30,10 +30,10 @@ from PIL import Image, ImageColor
 from tqdm import tqdm
 
 from ctx_encoder import inpaint, xla
-from ctx_encoder.data import files as outputs
+from ctx_encoder.data import files
+from ctx_encoder.data.decode import EXTENSIONS
 from ctx_encoder.evaluation import figures
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 _OPTIONS = {
   ".jpg": {"quality": 95},
   ".jpeg": {"quality": 95},
@@ -160,7 +160,7 @@ def _complete(
   Image.fromarray(completed).save(
     encoded, Image.registered_extensions()[extension], **_OPTIONS.get(extension, {})
   )
-  outputs.write(output, encoded.getvalue())
+  files.write(output, encoded.getvalue())
   if args.grid:
     shown = np.where(hole[..., None], np.uint8(255), image)
     labels = ("original", "hole", "completed")

@@ -38,8 +38,7 @@ from PIL import Image
 
 from ctx_encoder import losses
 from ctx_encoder.apps.stylize import stylize
-from ctx_encoder.data import decode, sources, split
-from ctx_encoder.data import files as outputs
+from ctx_encoder.data import decode, files, sources, split
 from ctx_encoder.models.feature_nets import random_filters, vgg
 from ctx_encoder.models.weights import read as weights
 
@@ -143,7 +142,7 @@ def stylize_folder(args: argparse.Namespace) -> str:
       # The last one is filled up: a shape of its own would be compiled anew.
       _, *images = zip(*batch, *batch[-1:] * (size - len(batch)), strict=True)
       for (job, *_), result in zip(batch, paint(*map(np.stack, images)), strict=False):
-        outputs.write(output / job.output, _png(result))
+        files.write(output / job.output, _png(result))
       written += len(batch)
       progress.update(len(batch))
   for name, why in skipped.items():
@@ -224,7 +223,7 @@ def _plan(
       skipped[f"{args.style}/{name}"] = str(error)
   if not paintings:
     raise ValueError(f"None of the {len(style.names)} images in {args.style} will do.")
-  stems = outputs.stems(content.names)
+  stems = files.stems(content.names)
   jobs = []
   for position, (name, stem) in enumerate(zip(content.names, stems, strict=True)):
     drawn = hashlib.blake2b(os.fsencode(f"{args.seed}/{name}"), digest_size=8).digest()
@@ -269,14 +268,14 @@ def _prepare(
   settings = {name: getattr(args, name) for name in ("image_size", "seed", "features")}
   settings["weights"] = pathlib.Path(args.weights).name if args.weights else None
   text = json.dumps(settings | dataclasses.asdict(recipe), indent=1)
-  found = outputs.files(output)
+  found = files.visible_files(output)
   note = output / SETTINGS
   if found and not (note.is_file() and note.read_text() == text):
     what = "files that were not made with these settings"
   elif others := sorted(found - planned - {SETTINGS}):
     what = f"{len(others)} files that this call does not write, such as {others[0]}"
   else:
-    outputs.write(note, text.encode())
+    files.write(note, text)
     return
   raise FileExistsError(f"--output {output} holds {what}: give an empty folder.")
 

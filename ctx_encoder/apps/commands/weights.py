@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from ctx_encoder.data import files
+
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
 _TORCHVISION = "https://download.pytorch.org/models/"
 _LPIPS = (
@@ -133,27 +135,26 @@ def fetch(published: Published, folder: Path) -> Path:
     ValueError: it is not what was published.
   """
   path = folder / published.name
-  if not path.exists():
-    folder.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    try:
-      with urllib.request.urlopen(published.url, timeout=60) as answer:
-        size = int(answer.headers.get("Content-Length") or 0)
-        with (
-          part.open("wb") as file,
-          tqdm(total=size, unit="B", unit_scale=True, desc=path.name) as bar,
-        ):
-          while block := answer.read(1 << 20):
-            file.write(block)
-            bar.update(len(block))
-      check(published, part)
-      part.replace(path)
-    except urllib.error.URLError as error:
-      raise OSError(f"{published.url} cannot be fetched: {error.reason}") from error
-    finally:
-      part.unlink(missing_ok=True)
-  else:
+
+  def download(new: Path) -> None:
+    with urllib.request.urlopen(published.url, timeout=60) as answer:
+      size = int(answer.headers.get("Content-Length") or 0)
+      with (
+        new.open("wb") as file,
+        tqdm(total=size, unit="B", unit_scale=True, desc=path.name) as bar,
+      ):
+        while block := answer.read(1 << 20):
+          file.write(block)
+          bar.update(len(block))
+    check(published, new)
+
+  if path.exists():
     check(published, path)
+    return path
+  try:
+    files.write(path, download)
+  except urllib.error.URLError as error:
+    raise OSError(f"{published.url} cannot be fetched: {error.reason}") from error
   return path
 
 

@@ -5,9 +5,7 @@ class, and older ones that of all layers; names are anybody's. So layers are mat
 order, those of one kind with each other, and have to have the same shapes.
 """
 
-import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from ctx_encoder.data import files
 from ctx_encoder.models import Generator, Stage
 from ctx_encoder.models import bottleneck as bottlenecks
 from ctx_encoder.models.layers import BATCH_NORM_EPSILON, LEAKY_SLOPE, Settings
@@ -182,9 +181,8 @@ def write(path: Path, layers: Sequence[Layer], variables: PyTree) -> None:
   import h5py
 
   flat = flatten_dict(variables)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as temporary:
-    new = Path(temporary) / "new.h5"
+
+  def fill(new: Path) -> None:
     with h5py.File(new, "w") as file:
       put = _put_layer if path.name.endswith(".weights.h5") else _put_listed_layer
       names = []
@@ -197,7 +195,8 @@ def write(path: Path, layers: Sequence[Layer], variables: PyTree) -> None:
       if put is _put_listed_layer:
         file.attrs["layer_names"] = np.array(names, "S")
         file.attrs["backend"], file.attrs["keras_version"] = "tensorflow", "2.15.0"
-    os.replace(new, path)
+
+  files.write(path, fill)
 
 
 def _name(kind: str, taken: Sequence[str]) -> str:
