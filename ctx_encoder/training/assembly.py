@@ -13,13 +13,15 @@ from ctx_encoder import losses, masks
 from ctx_encoder.augment import make_augment
 from ctx_encoder.models import (
   GENERATORS,
+  VGG,
   Generator,
   PatchGAN,
   Settings,
+  feature_function,
   patchgan,
   pretrained,
 )
-from ctx_encoder.models.feature_nets import random_filters, vgg
+from ctx_encoder.models.feature_nets import random_filters
 from ctx_encoder.models.weights import read as weights
 from ctx_encoder.training.optimizer import restrict
 from ctx_encoder.training.state import PyTree, TrainState, init_state
@@ -240,6 +242,6 @@ def style_features(config: ConfigDict) -> losses.FeatureFunction | None:
     filters = random_filters.multi_scale_features(jax.random.key(0), kernels=(7,))
     levels = 3 if config.data.image_size >= 32 else 2
     return random_filters.pyramid(filters, levels)
-  network = vgg.VGG(int(options.features.removeprefix("vgg")))
+  network = VGG(int(options.features.removeprefix("vgg")))
   layers = [name.strip() for name in options.layers.split(",")]
-  return vgg.feature_function(network, weights.load(options.path), layers)
+  return feature_function(network, weights.load(options.path), layers)

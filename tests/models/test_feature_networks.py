@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from ctx_encoder.data import samples
-from ctx_encoder.models.feature_nets import vgg
-from ctx_encoder.models.feature_nets.alexnet import AlexNet
-from ctx_encoder.models.feature_nets.random_filters import multi_scale_features
-from ctx_encoder.models.feature_nets.squeezenet import SqueezeNet
-from ctx_encoder.models.feature_nets.vgg import VGG, feature_function
-from ctx_encoder.models.weights import read as weights
+from ctx_encoder.models import (
+  VGG,
+  AlexNet,
+  SqueezeNet,
+  feature_function,
+  multi_scale_features,
+  weights,
+)
+from ctx_encoder.models.feature_nets import network
 
 SIZES = {"vgg16": (32, 34), "vgg19": (33, 32), "alex": (67, 71), "squeeze": (35, 38)}
 NETWORKS = {
@@ -283,7 +286,7 @@ def test_weights_need_reach_no_further_than_the_taps():
     "pool2": (2, 2, 2, 128),
     "relu1_1": (2, 8, 8, 64),
   }
-  variables = vgg.network_variables(VGG(16), arrays, ["relu1_1"])
+  variables = network.network_variables(VGG(16), arrays, ["relu1_1"])
   assert list(variables["params"]) == ["conv1_1"]
   with pytest.raises(ValueError, match=r"pool3 needs features\.10\.weight"):
     feature_function(VGG(16), arrays, ["relu1_1", "pool3"])
@@ -379,7 +382,7 @@ def test_wrong_weights_and_layers_are_named():
   ):
     feature_function(VGG(16), {"a": np.zeros(3)}, ["relu1_1"])
   with pytest.raises(
-    ValueError, match=r"array features\.0\.weight, with .*none at all"
+    ValueError, match=r"array features\.0\.weight, with .*no arrays"
   ):
     feature_function(AlexNet(), {}, ["relu1"])
   with pytest.raises(

@@ -12,7 +12,7 @@ import tiny
 
 from ctx_encoder.config import schema as config
 from ctx_encoder.models import fold_batch_norm, pretrained
-from ctx_encoder.models.feature_nets import vgg
+from ctx_encoder.models.feature_nets import network
 from ctx_encoder.models.feature_nets.alexnet import AlexNet
 from ctx_encoder.models.feature_nets.vgg import VGG
 from ctx_encoder.training import assembly as build
@@ -70,7 +70,7 @@ def test_the_code_is_what_the_published_network_gives(name, naming):
   encoder = pretrained.PretrainedEncoder(name)
   params = pretrained.encoder_params(name, weights)
   images = jnp.float32(np.random.default_rng(0).random((2, side, side, 3)))
-  features = vgg.feature_function(NETWORKS[name], weights, ["pool5"])
+  features = network.feature_function(NETWORKS[name], weights, ["pool5"])
   expected = np.asarray(jax.jit(features)(images)["pool5"])
   code = jax.jit(lambda x: encoder.apply({"params": params}, x))(2 * images - 1)
   # At the border Keras's zeros stand for a colour that differs by up to 0.5 of 255.
@@ -91,9 +91,9 @@ def test_keras_first_layer_gives_the_same_for_torchvisions_input():
     )
     return y + bias[None, None, None]
 
-  expected = layer(vgg.caffe_input(images), kernel, bias)
-  converted = vgg.for_torchvision_input(kernel, bias)
-  actual = layer(vgg.torchvision_input(images), *converted)
+  expected = layer(network.caffe_input(images), kernel, bias)
+  converted = network.for_torchvision_input(kernel, bias)
+  actual = layer(network.torchvision_input(images), *converted)
   np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
 
 

@@ -12,7 +12,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from ctx_encoder.models.weights import read as weights
+from ctx_encoder.models import weights
 
 DRAW = np.random.default_rng(0)
 ARRAYS = {
@@ -173,7 +173,7 @@ def test_npz_of_overlapping_members_is_refused(tmp_path):
       archive.filelist.append(info)
       archive.NameToInfo[info.filename] = info
   (tmp_path / "a.npz").write_bytes(file.getvalue())
-  refused(tmp_path / "a.npz", "more than fit into it")
+  refused(tmp_path / "a.npz", "more than its size allows")
 
 
 def test_bfloat16_comes_as_float32(tmp_path):
@@ -231,7 +231,7 @@ def test_a_whole_network_is_refused(tmp_path):
     path = tmp_path / "network.pt"
     network = torch.nn.Linear(2, 2)
     torch.save(network, path, _use_new_zipfile_serialization=zipped)
-    refused(path, "torch.nn.modules.linear.Linear", "Save model.state_dict() alone.")
+    refused(path, "torch.nn.modules.linear.Linear", "Save only model.state_dict().")
   torch.save(torch.ones(3), path)
   refused(path, "it holds no state dict")
   torch.save({"epoch": 3}, path)
@@ -340,7 +340,7 @@ def test_tensors_outside_of_their_storage_are_refused(made, reason, write, tmp_p
 def test_storages_that_claim_too_much_are_refused(count, tmp_path):
   path = tmp_path / "a.pth"
   path.write_bytes(legacy(state_dict(tensor()), [("0", count, ONES)]))
-  refused(path, "storage 0 is cut off")
+  refused(path, "storage 0 is truncated")
 
 
 def test_compressed_torch_files_are_refused(tmp_path):
@@ -449,7 +449,7 @@ def test_foreign_machines_are_refused(tmp_path):
   path.write_bytes(little.replace(pickle.dumps(1001, 2), pickle.dumps(1002, 2), 1))
   refused(path, "protocol")
   path.write_bytes(pickle.dumps({"a": 1}, 2))
-  refused(path, "not of torch.save")
+  refused(path, "not one of torch.save")
 
 
 # Keras
@@ -529,13 +529,13 @@ def test_links_out_of_a_file_are_refused(tmp_path):
   file, group = keras_file(path)
   with file:
     group.create_dataset("kernel:0", (3,), "f8", external=[(str(secret), 0, 24)])
-  refused(path, "lies in another file")
+  refused(path, "is in another file")
   file, group = keras_file(path)
   with file:
     layout = h5py.VirtualLayout((3,), "f8")
     layout[:] = h5py.VirtualSource(str(secret), "x", (3,))
     group.create_virtual_dataset("kernel:0", layout)
-  refused(path, "lies in another file")
+  refused(path, "is in another file")
   with h5py.File(path, "w") as file:
     file["layers"] = h5py.ExternalLink(str(secret), "/")
   refused(path, "holds no arrays")
@@ -546,7 +546,7 @@ def test_hdf5_that_is_not_of_weights_is_refused(tmp_path):
   file, group = keras_file(path)
   with file:
     group.create_dataset("kernel:0", (2**40,), "f4", chunks=(2**10,), compression=9)
-  refused(path, "more than fit into it")
+  refused(path, "more than its size allows")
   file, group = keras_file(path)
   with file:
     group["kernel:0"] = "text"
@@ -624,7 +624,7 @@ def test_the_content_decides_whether_a_suffix_is_right(name, contents, tmp_path)
       continue
     path = tmp_path / f"renamed{suffix}"
     path.write_bytes(contents(name))
-    refused(path, f"it is not {what}")
+    refused(path, f"is not {what}: it starts with")
 
 
 def test_zip_archives_of_the_other_kind(contents, tmp_path):
