@@ -381,9 +381,7 @@ def test_wrong_weights_and_layers_are_named():
     ValueError, match=r"features\.0\.weight or block1_conv1/kernel.*a"
   ):
     feature_function(VGG(16), {"a": np.zeros(3)}, ["relu1_1"])
-  with pytest.raises(
-    ValueError, match=r"array features\.0\.weight, with .*no arrays"
-  ):
+  with pytest.raises(ValueError, match=r"array features\.0\.weight, with .*no arrays"):
     feature_function(AlexNet(), {}, ["relu1"])
   with pytest.raises(
     ValueError, match="no layer 'conv1_1'; there are relu1_1, relu1_2"
