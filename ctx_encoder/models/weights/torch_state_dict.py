@@ -9,7 +9,6 @@ the one written in C allocate all memory (by a large number in its memo, CPython
 115952).
 """
 
-import functools
 import io
 import math
 import pathlib
@@ -32,13 +31,12 @@ _OPCODES = """
 """
 
 
-class _Storage(NamedTuple):
-  kind: str
-  key: str
+class _Key(str):
+  """Refers to a storage."""
 
 
 class _Tensor(NamedTuple):
-  storage: _Storage
+  key: _Key
   offset: int  # in elements, as the strides
   size: tuple[int, ...]
   stride: tuple[int, ...]
@@ -60,10 +58,10 @@ class _Dict(dict):
     super().__setitem__(key, value)
 
 
-def _tensor(storage, offset, size, stride, *_):
-  if not (isinstance(storage, _Storage) and type(size) is type(stride) is tuple):
+def _tensor(key, offset, size, stride, *_):
+  if not (isinstance(key, _Key) and type(size) is type(stride) is tuple):
     raise ValueError("it has a tensor that is no view of a storage.")
-  return _Tensor(storage, offset, size, stride)
+  return _Tensor(key, offset, size, stride)
 
 
 _CLASSES = {f"torch.{kind}Storage": kind for kind in _TYPES} | {
@@ -84,7 +82,7 @@ class _Unpickler(pickle._Unpickler):
 
   def __init__(self, file):
     super().__init__(file, encoding="latin1")
-    self.kinds: dict[str, str] = {}  # of the storages, by key
+    self.kinds: dict[str, str] = {}  # types of the storages, by key
 
   def find_class(self, module, name):
     if f"{module}.{name}" not in _CLASSES:
@@ -97,9 +95,9 @@ class _Unpickler(pickle._Unpickler):
   def persistent_load(self, pid):
     match pid:
       case ("storage", str(kind), str(key), _, _, *_) if kind in _TYPES:
-        self.kinds[key] = kind
-        return _Storage(kind, key)
-    raise ValueError("it has a storage of an unknown kind.")
+        if self.kinds.setdefault(key, kind) == kind:
+          return _Key(key)
+    raise ValueError("it has a storage of an unknown type, or of two types.")
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -118,33 +116,24 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
   """
   with path.open("rb") as file:
     zipped = file.read(2) == b"PK"
-  saved, contents = _read_zip(path) if zipped else _read_legacy(path.read_bytes())
+  saved, storages = _read_zip(path) if zipped else _read_legacy(path.read_bytes())
   if isinstance(saved, dict):
     saved = saved.get("state_dict", saved)
   if not isinstance(saved, dict):
     raise ValueError("it holds no state dict; save model.state_dict().")
-
-  @functools.cache
-  def floats(key):  # of a storage of bfloat16
-    return (np.frombuffer(contents[key], "<u2").astype("<u4") << 16).tobytes()
-
-  arrays = {}
-  for name, value in saved.items():
-    if isinstance(value, _Tensor):
-      (kind, key), offset, size, stride = value
-      dtype = np.dtype("<f4" if kind == "BFloat16" else _TYPES[kind])
-      content = floats(key) if kind == "BFloat16" else contents[key]
-      _check_view(name, value, len(content) // dtype.itemsize)
-      if 0 in size:
-        offset, stride, content = 0, (0,) * len(size), bytes(dtype.itemsize)
-      strides = [step * dtype.itemsize for step in stride]
-      arrays[str(name)] = np.ndarray(
-        size, dtype, content, offset * dtype.itemsize, strides
-      )
-  return arrays
+  return {
+    str(name): _view(str(name), storages[tensor.key], *tensor[1:])
+    for name, tensor in saved.items()
+    if isinstance(tensor, _Tensor)
+  }
 
 
-def _read_zip(path: pathlib.Path) -> tuple[Any, dict[str, bytes]]:
+def _storage(kind: str, content: bytes) -> np.ndarray:
+  flat = np.frombuffer(content, _TYPES[kind])
+  return (flat.astype("<u4") << 16).view("<f4") if kind == "BFloat16" else flat
+
+
+def _read_zip(path: pathlib.Path) -> tuple[Any, dict[str, np.ndarray]]:
   """Returns the unpickled object and the storages by key."""
   with zipfile.ZipFile(path) as archive:
     members = archive.infolist()
@@ -162,10 +151,13 @@ def _read_zip(path: pathlib.Path) -> tuple[Any, dict[str, bytes]]:
       raise ValueError("it comes from a big-endian machine.")
     unpickler = _Unpickler(io.BytesIO(archive.read(pickles[0])))
     saved = unpickler.load()
-    return saved, {key: archive.read(f"{folder}data/{key}") for key in unpickler.kinds}
+    return saved, {
+      key: _storage(kind, archive.read(f"{folder}data/{key}"))
+      for key, kind in unpickler.kinds.items()
+    }
 
 
-def _read_legacy(content: bytes) -> tuple[Any, dict[str, bytes]]:
+def _read_legacy(content: bytes) -> tuple[Any, dict[str, np.ndarray]]:
   """Reads five pickles and the storages, each after its number of elements."""
   file = io.BytesIO(content)
   if _Unpickler(file).load() != _MAGIC:
@@ -175,25 +167,29 @@ def _read_legacy(content: bytes) -> tuple[Any, dict[str, bytes]]:
   if not _Unpickler(file).load()["little_endian"]:
     raise ValueError("it comes from a big-endian machine.")
   unpickler = _Unpickler(file)
-  saved, contents = unpickler.load(), {}
+  saved, storages = unpickler.load(), {}
   for key in _Unpickler(file).load():
     if not isinstance(key, str) or key not in unpickler.kinds:
       raise ValueError("it has a storage that no tensor refers to.")
-    (count,) = struct.unpack("<q", file.read(8))
-    size = count * np.dtype(_TYPES[unpickler.kinds[key]]).itemsize
+    kind, (count,) = unpickler.kinds[key], struct.unpack("<q", file.read(8))
+    size = count * np.dtype(_TYPES[kind]).itemsize
     if not 0 <= size <= len(content) - file.tell():
       raise ValueError(f"storage {key} is truncated.")
-    contents[key] = file.read(size)
-  return saved, contents
+    storages[key] = _storage(kind, file.read(size))
+  return saved, storages
 
 
-def _check_view(name: Any, tensor: _Tensor, elements: int) -> None:
-  _, offset, size, stride = tensor
-  numbers = (offset, *size, *stride)
-  if not all(type(number) is int and number >= 0 for number in numbers):
+def _view(name: str, flat: np.ndarray, offset, size, stride) -> np.ndarray:
+  """Returns a read-only view of a storage, checked to end within it."""
+  if not all(type(n) is int and n >= 0 for n in (offset, *size, *stride)):
     raise ValueError(f"{name} has a size or strides that are not whole numbers.")
   if not len(size) == len(stride) <= 32:
     raise ValueError(f"{name} has {len(size)} axes and {len(stride)} strides.")
+  if 0 in size:
+    return np.empty(size, flat.dtype)
   last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-  if 0 not in size and max(last + 1, math.prod(size)) > elements:
-    raise ValueError(f"{name} reaches beyond its storage of {elements} elements.")
+  if max(last + 1, math.prod(size)) > len(flat):
+    raise ValueError(f"{name} reaches beyond its storage of {len(flat)} elements.")
+  steps = [step * flat.itemsize for step in stride]
+  as_strided = np.lib.stride_tricks.as_strided
+  return as_strided(flat[offset:], size, steps, writeable=False)
