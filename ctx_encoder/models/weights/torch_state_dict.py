@@ -71,11 +71,16 @@ _CLASSES = {f"torch.{kind}Storage": kind for kind in _TYPES} | {
 }
 
 
+class _Opcodes(dict):
+  def __missing__(self, code):
+    raise ValueError(f"it has the pickle opcode {bytes([code])}, unlike a state dict.")
+
+
 class _Unpickler(pickle._Unpickler):
-  dispatch = {  # noqa: RUF012
-    code: pickle._Unpickler.dispatch[code]
+  dispatch = _Opcodes(
+    (code, pickle._Unpickler.dispatch[code])
     for code in (getattr(pickle, name)[0] for name in _OPCODES.split())
-  }
+  )
   dispatch[pickle.EMPTY_DICT[0]] = lambda self: self.stack.append(_Dict())
   # Would set attributes of an object, such as the versions of modules.
   dispatch[pickle.BUILD[0]] = lambda self: self.stack.pop()
