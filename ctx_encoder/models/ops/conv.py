@@ -14,6 +14,7 @@ HWOI, which is Keras's layout).
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,8 @@ from jax import lax
 from ctx_encoder.models.ops import cpu_conv
 from ctx_encoder.models.ops.platform import by_platform
 
+_DEFAULTS = {"feature_group_count": 1, "batch_group_count": 1}
+_DEFAULTS |= {"precision": None, "preferred_element_type": None}
 _NHWC = lax.conv_dimension_numbers((1,) * 4, (1,) * 4, ("NHWC", "HWIO", "NHWC"))
 
 Padding = str | Sequence[tuple[int, int]]
@@ -35,10 +38,7 @@ def conv_general_dilated(
   lhs_dilation: Sequence[int] | None = None,
   rhs_dilation: Sequence[int] | None = None,
   dimension_numbers=None,
-  feature_group_count: int = 1,
-  batch_group_count: int = 1,
-  precision=None,
-  preferred_element_type=None,
+  **options: Any,
 ) -> jax.Array:
   """`lax.conv_general_dilated`, except that it has no forward-mode derivative.
 
@@ -50,7 +50,8 @@ def conv_general_dilated(
     rhs: `[kh, kw, C, D]` kernel.
     window_strides: two strides.
     padding: "SAME", "VALID" or two pairs.
-    lhs_dilation, ..., preferred_element_type: see `lax.conv_general_dilated`.
+    lhs_dilation, rhs_dilation, dimension_numbers, options: see
+      `lax.conv_general_dilated`.
 
   Returns:
     `[B, H', W', D]`.
@@ -59,31 +60,18 @@ def conv_general_dilated(
     TypeError: under `jax.jvp` and other forward-mode derivatives.
   """
   numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
-  dilated = any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
   plain = (
     lhs.ndim == 4
     and numbers == _NHWC
-    and not dilated
-    and feature_group_count == batch_group_count == 1
+    and all(d == 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
     and window_strides[0] == window_strides[1]
     and (lhs.dtype, lhs.shape[3]) == (rhs.dtype, rhs.shape[2])
-    and precision is None
-    and preferred_element_type is None
+    and options.items() <= _DEFAULTS.items()
   )
   if not plain:
-    return lax.conv_general_dilated(
-      lhs,
-      rhs,
-      window_strides,
-      padding,
-      lhs_dilation=lhs_dilation,
-      rhs_dilation=rhs_dilation,
-      dimension_numbers=dimension_numbers,
-      feature_group_count=feature_group_count,
-      batch_group_count=batch_group_count,
-      precision=precision,
-      preferred_element_type=preferred_element_type,
-    )
+    options |= {"lhs_dilation": lhs_dilation, "rhs_dilation": rhs_dilation}
+    options["dimension_numbers"] = dimension_numbers
+    return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
   stride = window_strides[0]
   if isinstance(padding, str):
     pads = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], (stride, stride), padding)
