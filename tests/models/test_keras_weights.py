@@ -124,9 +124,14 @@ def test_resize_decoders_equal_keras(keras, tmp_path):
   shapes = jax.eval_shape(
     generator.init, jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32)
   )
-  variables = jax.tree.map(
-    lambda leaf: np.float32(rng.uniform(0.01, 0.3, leaf.shape)), shapes
-  )
+
+  def drawn(leaf):
+    if len(leaf.shape) == 1:  # biases, and scales and variances, which are positive
+      return np.float32(rng.uniform(0.2, 0.6, leaf.shape))
+    summed = np.prod(leaf.shape[:-1])
+    return np.float32(rng.normal(0, summed**-0.5, leaf.shape))
+
+  variables = jax.tree.map(drawn, shapes)
   layers, path = keras_weights.table(generator, shapes["params"]), tmp_path / "a.h5"
   keras_weights.write(path, layers, variables)
   scope = {}
