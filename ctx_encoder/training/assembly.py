@@ -14,14 +14,16 @@ from ctx_encoder.config import Config, Optimizer
 from ctx_encoder.data.silhouettes import region_silhouettes
 from ctx_encoder.models import (
   GENERATORS,
+  VGG,
   Generator,
   PatchGAN,
   Settings,
+  feature_function,
   patchgan,
   pretrained,
+  weights,
 )
-from ctx_encoder.models.feature_nets import random_filters, vgg
-from ctx_encoder.models.weights import read
+from ctx_encoder.models.feature_nets import random_filters
 from ctx_encoder.training.objective import Objective
 from ctx_encoder.training.optimizer import restrict
 from ctx_encoder.training.setup import Optimizers, Run
@@ -93,7 +95,7 @@ def encoder_params(config: Config) -> PyTree | None:
   if not config.model.encoder_weights:
     return None
   return pretrained.encoder_params(
-    config.model.encoder, read.load(config.model.encoder_weights)
+    config.model.encoder, weights.load(config.model.encoder_weights)
   )
 
 
@@ -213,6 +215,6 @@ def style_features(config: Config) -> losses.FeatureFunction | None:
     filters = random_filters.multi_scale_features(jax.random.key(0), kernels=(7,))
     levels = 3 if config.data.image_size >= 32 else 2
     return random_filters.pyramid(filters, levels)
-  network = vgg.VGG(int(options.features.removeprefix("vgg")))
+  network = VGG(int(options.features.removeprefix("vgg")))
   layers = [name.strip() for name in options.layers.split(",")]
-  return vgg.feature_function(network, read.load(options.path), layers)
+  return feature_function(network, weights.load(options.path), layers)

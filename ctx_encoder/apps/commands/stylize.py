@@ -39,11 +39,12 @@ from PIL import Image
 from ctx_encoder import losses
 from ctx_encoder.apps.stylize import stylize
 from ctx_encoder.data import decode, files, sources, split
-from ctx_encoder.models.feature_nets import random_filters, vgg
+from ctx_encoder.models import VGG, feature_function
+from ctx_encoder.models.feature_nets import FeatureNetwork, random_filters
 from ctx_encoder.models.weights import read as weights
 
 SETTINGS = "stylize.json"
-NETWORKS = {"vgg16": vgg.VGG(16), "vgg19": vgg.VGG(19)}
+NETWORKS = {"vgg16": VGG(16), "vgg19": VGG(19)}
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")  # Gatys's
 CONTENT_LAYERS = ("relu4_2", "relu3_2", "relu2_2", "relu1_2", "relu1_1")  # the first
 
@@ -190,13 +191,13 @@ def _features_and_recipe(
   content = tuple(layer for layer in CONTENT_LAYERS if layer in held)[:1]
   # Of a file with none of them let the network say what is missing.
   taps = dict.fromkeys(style + content) or CONTENT_LAYERS
-  features = vgg.feature_function(network, arrays, list(taps))
+  features = feature_function(network, arrays, list(taps))
   return features, dataclasses.replace(
     recipe, style_layers=style, content_layers=content
   )
 
 
-def _layers_held(network: vgg.FeatureNetwork, arrays: weights.Arrays) -> list[str]:
+def _layers_held(network: FeatureNetwork, arrays: weights.Arrays) -> list[str]:
   """Returns the layers with convolutions, up to the first whose weights are missing."""
   held = []
   for convolution in network.convolutions:

@@ -76,7 +76,7 @@ def make_stylize(features: losses.FeatureFunction, recipe: Recipe) -> Stylize:
 
   Args:
     features: images in [0, 1] to `{layer: [B, h, w, C]}`, a pytree as those of
-      `models.vgg` and `models.random_filters` are.
+      `models.feature_function` returns.
     recipe: what the pictures are to become.
   """
   weights = {
