@@ -4,8 +4,8 @@
   python launch.py --config=configs/photos_block.py --config.data.path=photos/
   python launch.py --config=configs/monet_center.py --config.masks.fill=mean
 
-Started again with the same work directory, a run goes on where it stopped. Every field
-of the configuration is a flag of its own; `ctx-encoder config` lists them.
+The same command with the same work directory resumes a run. Every field of the
+configuration is a flag; `ctx-encoder config` lists them.
 """
 
 import os
@@ -22,7 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts
 from absl import app, flags
 from ml_collections import config_flags
 
-from ctx_encoder.config import schema as configuration
+from ctx_encoder import config as configuration
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Configuration file; append :quick for a run of a few minutes."
@@ -33,14 +33,16 @@ _WORKDIR = flags.DEFINE_string(
 _DISTRIBUTED = flags.DEFINE_bool(
   "distributed",
   False,
-  "This is one of several processes that train together. Slurm, Open MPI, Cloud TPU and"
-  " Kubernetes jobs tell JAX which one; elsewhere give the next three.",
+  "Whether this is one of several processes that train together. JAX detects Slurm,"
+  " Open MPI, Cloud TPU and Kubernetes jobs; elsewhere the next three flags are needed.",
 )
 _COORDINATOR = flags.DEFINE_string(
-  "coordinator", None, "HOST:PORT of process 0, which the others can reach."
+  "coordinator", None, "HOST:PORT of process 0, reachable by the others."
 )
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes.")
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this one, from 0.")
+_PROCESS_ID = flags.DEFINE_integer(
+  "process_id", None, "Number of this process, from 0."
+)
 
 
 def main(argv: list[str]) -> None:
@@ -48,14 +50,15 @@ def main(argv: list[str]) -> None:
     fail(f"{argv[1]!r} is not a flag; see --help.")
   config = _CONFIG.value
   if config is None:
-    fail("which one? For example --config=configs/photos_block.py:quick")
+    fail("--config is missing, for example --config=configs/photos_block.py:quick")
   try:
-    configuration.validate(config)
+    # Of a file that cannot be loaded, absl raises the error at the first access.
     workdir = pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / config.name)
+    configuration.validate(config)
   except (ValueError, OSError) as error:
     fail(error)
   # Imported here, so that --help and wrong flags answer at once.
-  from ctx_encoder.training import run as trainer
+  from ctx_encoder.training import trainer
 
   xla.cache_in(workdir / "cache")
   try:
@@ -66,7 +69,7 @@ def main(argv: list[str]) -> None:
 
 
 def join() -> None:
-  """Meets the other processes, if there are any."""
+  """Connects to the other processes, if the flags name any."""
   import jax
 
   given = {
@@ -79,22 +82,22 @@ def join() -> None:
     return
   if 0 < len(missing) < len(given):
     raise ValueError(
-      "--coordinator, --num_processes and --process_id go together; or give none of"
-      " them, and --distributed, where the cluster tells."
+      "--coordinator, --num_processes and --process_id are needed together; on a"
+      " cluster that JAX detects, --distributed is enough."
     )
   try:
     jax.distributed.initialize(**given)
   except (RuntimeError, ValueError) as error:
-    raise ValueError(f"The processes do not meet: {error}") from error
+    raise ValueError(f"The processes cannot connect: {error}") from error
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-  """Parses flags as absl does, and tells in one line what is wrong with one."""
-  fields = dict(configuration.fields())
+  """Parses flags as absl does, but reports errors in one line."""
   for argument in argv[1:]:
     flag, _, field = argument.partition("=")[0].partition(".")
-    if flag.lstrip("-") in ("config", "noconfig") and field and field not in fields:
-      fail(configuration.unknown(field))
+    ours = flag.lstrip("-") in ("config", "noconfig") and field
+    if ours and field not in configuration.FIELDS:
+      fail(configuration.unknown(field, configuration.FIELDS))
   try:
     return flags.FLAGS(argv)
   except (flags.Error, OSError) as error:
@@ -102,8 +105,10 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def fail(problem: object) -> NoReturn:
-  # What a configuration file raises comes with its traceback; the reason is last.
-  sys.exit(f"launch.py: {str(problem).strip().splitlines()[-1].strip()}")
+  # absl reports an error in a configuration file with its traceback; the last line is
+  # the reason.
+  lines = str(problem).strip().splitlines() or [type(problem).__name__]
+  sys.exit(f"launch.py: {lines[-1].strip()}")
 
 
 if __name__ == "__main__":

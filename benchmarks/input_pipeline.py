@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ctx_encoder import data
+from ctx_encoder.config import schema
 
 
 def main() -> None:
@@ -55,9 +56,10 @@ def main() -> None:
 def rates(args, path: str, loader: str) -> list[dict[str, float]]:
   """Returns the rate and the peak memory of every round."""
   try:
-    loaded = data.load(
-      path=path, image_size=args.image_size, cache="none", loader=loader
-    )
+    settings = schema.default().data
+    settings.path, settings.image_size = path, args.image_size
+    settings.cache, settings.loader = "none", loader
+    loaded = data.load(settings)
   except ValueError as error:
     print(error)
     return []

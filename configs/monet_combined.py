@@ -11,7 +11,7 @@ Reached with :quick, on the embedded photographs, in 140 s on 2 CPU cores: 16.47
 over the holes of 463 validation crops (mean colour 14.12, Telea 18.98).
 """
 
-from ctx_encoder.config import schema as base
+from ctx_encoder import config as base
 
 
 def get_config(variant: str = ""):

@@ -11,7 +11,7 @@ Reached with :quick, on the embedded photographs, in 132 s on 2 CPU cores: 15.90
 over the holes of 463 validation crops (mean colour 13.78, Telea 19.25).
 """
 
-from ctx_encoder.config import schema as base
+from ctx_encoder import config as base
 
 
 def get_config(variant: str = ""):

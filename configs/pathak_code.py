@@ -14,7 +14,7 @@ Reached with :quick, on the embedded photographs, in 105 s on 2 CPU cores: 17.41
 over the holes of 463 validation crops (mean colour 14.84, Telea 18.93).
 """
 
-from ctx_encoder.config import schema as base
+from ctx_encoder import config as base
 
 
 def get_config(variant: str = ""):

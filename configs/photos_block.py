@@ -8,7 +8,7 @@ Reached with :quick, on the embedded photographs, in 102 s on 2 CPU cores: 16.02
 over the holes of 463 validation crops (mean colour 14.18, Telea 19.97).
 """
 
-from ctx_encoder.config import schema as base
+from ctx_encoder import config as base
 
 
 def get_config(variant: str = ""):

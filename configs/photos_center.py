@@ -11,7 +11,7 @@ dB, Telea 16.15), 2422 photographs of gan-getting-started for training. Reached 
 holes of 463 validation crops (mean colour 14.56, Telea 17.83).
 """
 
-from ctx_encoder.config import schema as base
+from ctx_encoder import config as base
 
 
 def get_config(variant: str = ""):

@@ -8,7 +8,7 @@ Reached with :quick, on the embedded photographs, in 108 s on 2 CPU cores: 14.65
 over the holes of 463 validation crops (mean colour 13.78, Telea 19.25).
 """
 
-from ctx_encoder.config import schema as base
+from ctx_encoder import config as base
 
 
 def get_config(variant: str = ""):

@@ -9,12 +9,12 @@ Reached, on the embedded photographs, in 90 s on 2 CPU cores: 20.08 dB PSNR over
 holes of 463 validation crops (L1 8.24 %, L2 1.59 %; mean colour 14.06 dB, Telea 20.02).
 """
 
-from ctx_encoder.config import schema as base
+from ctx_encoder import config as base
 
 
 def get_config(variant: str = ""):
   config = base.default()
-  config.update_from_flattened_dict(base.UNET)
+  config.update(base.UNET)
   config = base.variant(config, "quick")
   config.name = "quickstart"
   return base.variant(config, variant)

@@ -13,13 +13,13 @@ holes of 578 validation photographs (2422 of gan-getting-started for training): 
 EXPERIMENTS.md.
 """
 
-from ctx_encoder.config import schema as base
+from ctx_encoder import config as base
 
 
 def get_config(variant: str = ""):
   config = base.default()
   config.name = "unet"
   config.batch_size = 16
-  config.update_from_flattened_dict(base.UNET)
+  config.update(base.UNET)
   config.ema_decay = 0.999
   return base.variant(config, variant)

@@ -1,1 +1,51 @@
-""""""
+"""Configurations: their fields, what is valid, presets, and overriding fields.
+
+`default()` returns a new one; files in `configs/` start from it and change what they
+need. `validate` refuses invalid values before anything expensive starts.
+"""
+
+from ctx_encoder.config.fields import Field, unknown
+from ctx_encoder.config.inputs import MASK_KINDS, Augment, Data, Masks
+from ctx_encoder.config.overrides import (
+  check_resume,
+  flatten,
+  from_saved,
+  parse,
+  read,
+  to_dict,
+)
+from ctx_encoder.config.presets import PAINTINGS, UNET, variant
+from ctx_encoder.config.rules import validate
+from ctx_encoder.config.schema import (
+  FIELDS,
+  Adversarial,
+  Config,
+  Optimizer,
+  Reconstruction,
+  default,
+)
+
+__all__ = [
+  "FIELDS",
+  "MASK_KINDS",
+  "PAINTINGS",
+  "UNET",
+  "Adversarial",
+  "Augment",
+  "Config",
+  "Data",
+  "Field",
+  "Masks",
+  "Optimizer",
+  "Reconstruction",
+  "check_resume",
+  "default",
+  "flatten",
+  "from_saved",
+  "parse",
+  "read",
+  "to_dict",
+  "unknown",
+  "validate",
+  "variant",
+]

@@ -1,15 +1,18 @@
-"""Configurations as commands are given them: FILE[:VARIANT], and FIELD=VALUE."""
+"""Reading, changing, saving and comparing configurations."""
 
 import ast
+import dataclasses
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ctx_encoder.config import schema as configuration
+from ctx_encoder.config.fields import unknown
+from ctx_encoder.config.schema import FIELDS, Config
 
 
-def read(text: str) -> Any:
-  """Returns what a configuration file gives, for FILE or FILE:VARIANT.
+def read(text: str) -> Config:
+  """Returns the configuration of a file, for FILE or FILE:VARIANT.
 
   Raises:
     OSError, ImportError: the file cannot be read.
@@ -26,18 +29,68 @@ def read(text: str) -> Any:
 
 
 def parse(text: str, *, several: bool = False) -> tuple[str, list[Any]]:
-  """Returns (field, values) of FIELD=VALUE, or where there may be several FIELD=V1,V2.
+  """Returns (field, values) of FIELD=VALUE, or with `several` of FIELD=V1,V2.
 
   Raises:
-    ValueError: it is not of that form, or there is no such field.
+    ValueError: the text has another form, or there is no such field.
   """
   name, equals, values = text.partition("=")
   if not equals or not values:
     raise ValueError(f"{text!r} is not FIELD=VALUE.")
-  if name not in dict(configuration.fields()):
-    raise ValueError(configuration.unknown(name))
+  if name not in FIELDS:
+    raise ValueError(f"In {text!r}: {unknown(name, FIELDS)}.")
   parts = values.split(",") if several else [values]
   return name, [_literal(part) for part in parts]
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+  """Returns nested dicts of what JSON can hold."""
+  return dataclasses.asdict(config)
+
+
+def from_saved(saved: Mapping[str, Any]) -> Config:
+  """Returns the configuration that a run was saved with.
+
+  Fields that did not exist then have their defaults; fields that no longer exist are
+  left out.
+  """
+  config, values = Config(), flatten(saved)
+  config.update({name: value for name, value in values.items() if name in FIELDS})
+  return config
+
+
+def flatten(config: Config | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """Returns {dotted name: value} of nested sections or dicts."""
+  values = config if isinstance(config, Mapping) else to_dict(config)
+  flat = {}
+  for name, value in values.items():
+    if isinstance(value, Mapping):
+      flat |= flatten(value, f"{prefix}{name}.")
+    else:
+      flat[prefix + name] = value
+  return flat
+
+
+def check_resume(saved: Config, current: Config) -> None:
+  """Checks that a run can be resumed under another configuration.
+
+  Raises:
+    ValueError: names every field that differs and may not, with both values.
+  """
+  before, now = flatten(saved), flatten(current)
+  kept = {name for name, field in FIELDS.items() if not field.may_change}
+  if current.optimizer.schedule != "constant":  # it depends on the number of steps
+    kept |= {"num_steps", "num_epochs"}
+  differences = [
+    f"{name}: {before[name]!r} in the checkpoint, {now[name]!r} now"
+    for name in sorted(kept)
+    if before[name] != now[name]
+  ]
+  if differences:
+    raise ValueError(
+      f"The checkpoint was made with another configuration: {'; '.join(differences)}."
+      " Use another --workdir, or restore the values of the checkpoint."
+    )
 
 
 def _literal(text: str) -> Any:
@@ -45,11 +98,3 @@ def _literal(text: str) -> Any:
     return ast.literal_eval(text)
   except (SyntaxError, ValueError):
     return text
-
-
-def set_field(config: Any, name: str, value: Any) -> None:
-  """Sets a dotted field; raises ValueError where the value is of another type."""
-  try:
-    config.update_from_flattened_dict({name: value})
-  except (TypeError, ValueError) as error:
-    raise ValueError(f"{name} cannot be {value!r}: {error}") from error

@@ -1,21 +1,23 @@
-"""Pictures from folders, TFRecords, TFDS or the embedded photographs, as batches.
+"""Batches of images from folders, TFRecords, TFDS or the embedded photographs.
 
-    data = load(path="photos", image_size=128)
+    config.data.path = "photos"
+    data = load(config.data)
     for batch in train_batches(data.train, batch_size=32, seed=0):
       batch["image"]  # uint8 [32, 128, 128, 3]
-      batch["index"]  # int32 [32], an id of each picture: a hash of its name
+      batch["index"]  # int32 [32], a hash of each image's name
 
-Nothing here touches the network unless `download` is asked for.
+Nothing here uses the network unless data.download is set.
 """
 
 from ctx_encoder.data.batches import decode_all, train_batches, validation_batches
-from ctx_encoder.data.examples import Examples, Skipped, TooManyBadImages
-from ctx_encoder.data.load import Data, Processes, Summary, load
+from ctx_encoder.data.examples import Examples, MissingData, Skipped, TooManyBadImages
+from ctx_encoder.data.load import Data, Processes, Summary, evaluation_settings, load
 from ctx_encoder.data.order import batch_indices, check_batch_size
 
 __all__ = [
   "Data",
   "Examples",
+  "MissingData",
   "Processes",
   "Skipped",
   "Summary",
@@ -23,6 +25,7 @@ __all__ = [
   "batch_indices",
   "check_batch_size",
   "decode_all",
+  "evaluation_settings",
   "load",
   "train_batches",
   "validation_batches",

@@ -1,4 +1,4 @@
-"""Batches for training and validation, as functions of the step."""
+"""Batches for training and validation, pure functions of the step."""
 
 from collections.abc import Generator, Iterator
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from ctx_encoder.data.examples import Examples
 from ctx_encoder.data.order import batch_indices, check_batch_size
-from ctx_encoder.data.streams import Fetched, resolve_loader, stream
+from ctx_encoder.data.streams import Fetched, stream
 
 Batch = dict[str, np.ndarray]
 
@@ -19,37 +19,33 @@ def train_batches(
   start_step: int = 0,
   process_index: int = 0,
   process_count: int = 1,
-  loader: str = "auto",
 ) -> Generator[Batch, None, None]:
   """Yields the batches of steps `start_step`, `start_step` + 1, ... without end.
 
-  What a step gets is a function of (seed, step) alone, see `batch_indices`: a run that
-  is resumed sees what it would have seen. Background threads end when the iterator is
-  closed.
+  A step's batch depends on (seed, step) only, see `batch_indices`, so a resumed run
+  gets the same batches. Closing the iterator ends its background threads.
 
   Args:
     examples: the training examples.
-    batch_size: images a step, over all processes.
+    batch_size: images per step, over all processes.
     seed: seed of the order.
     start_step: step of the first batch.
-    process_index: this process, whose contiguous slice of each batch is made.
+    process_index: this process; it gets its contiguous slice of each batch.
     process_count: number of processes that share a batch.
-    loader: tf, pillow, or auto = as the examples were loaded.
   Returns:
     Iterator of `{"image": uint8 [B, S, S, 3], "index": int32 [B]}`, where B is
-    `batch_size / process_count` and index the id of each example.
+    `batch_size / process_count` and `index` the ids of the examples.
   Raises:
-    ValueError: the batch is larger than the data set or cannot be shared.
+    ValueError: the batch is larger than the data set or not divisible by the processes.
   """
   check_batch_size(len(examples), batch_size)
   mine = _process_slice(batch_size, process_index, process_count)
-  chosen = examples.loader if loader == "auto" else resolve_loader(loader)
 
   def plan(step: int) -> np.ndarray:
     return batch_indices(len(examples), batch_size, seed, step)[mine]
 
   def batches() -> Generator[Batch, None, None]:
-    steps = stream(examples, plan, start=start_step, loader=chosen)
+    steps = stream(examples, plan, start=start_step)
     for images, positions in steps:
       yield {"image": images, "index": examples.ids[positions]}
 
@@ -62,27 +58,24 @@ def validation_batches(
   batch_size: int,
   process_index: int = 0,
   process_count: int = 1,
-  loader: str = "auto",
 ) -> Generator[Batch, None, None]:
-  """Yields every example once, in order; the last batch is filled with weight 0.
+  """Yields every example once, in order; the last batch is padded with weight 0.
 
-  All processes make the same number of steps. A picture that cannot be decoded is
-  there with another one's pixels and weight 0.
+  All processes make the same number of steps. An undecodable image is replaced by
+  another one with weight 0.
 
   Args:
     examples: the validation examples.
-    batch_size: images a step, over all processes.
-    process_index: this process, whose contiguous slice of each batch is made.
+    batch_size: images per step, over all processes.
+    process_index: this process; it gets its contiguous slice of each batch.
     process_count: number of processes that share a batch.
-    loader: tf, pillow, or auto = as the examples were loaded.
   Returns:
     Iterator of `{"image": uint8 [B, S, S, 3], "index": int32 [B],
     "weight": float32 [B]}`, where B is `batch_size / process_count`.
   Raises:
-    ValueError: the batch cannot be shared by the processes.
+    ValueError: the batch is not divisible by the number of processes.
   """
   mine = _process_slice(batch_size, process_index, process_count)
-  chosen = examples.loader if loader == "auto" else resolve_loader(loader)
   num_steps = -(-len(examples) // batch_size)
 
   def wanted(step: int) -> np.ndarray:
@@ -92,9 +85,9 @@ def validation_batches(
     return np.minimum(wanted(step), len(examples) - 1).astype(np.int32)
 
   def batches() -> Generator[Batch, None, None]:
-    steps = stream(examples, plan, stop=num_steps, loader=chosen)
+    steps = stream(examples, plan, stop=num_steps)
     for step, (images, positions) in enumerate(steps):
-      # Filling repeats the last example, so that it stands where it does not belong.
+      # Padding and replacements are examples at a position that is not theirs.
       weight = (positions == wanted(step)).astype(np.float32)
       yield {"image": images, "index": examples.ids[positions], "weight": weight}
 
@@ -104,11 +97,11 @@ def validation_batches(
 def decode_all(examples: Examples, chunk: int = 64) -> Iterator[Fetched]:
   """Decodes every example once, in order, in the background.
 
-  Shows a progress bar on a terminal, where it takes more than a second.
+  Shows a progress bar on a terminal if it takes more than a second.
 
   Yields:
-    uint8 `[K, S, S, 3]` and int32 `[K]`, the pictures that could be decoded and their
-    positions; the others are put down in `examples.skipped`.
+    uint8 `[K, S, S, 3]` and int32 `[K]`, the decodable images and their positions; the
+    others are recorded in `examples.skipped`.
   """
   from tqdm import tqdm
 
@@ -125,9 +118,7 @@ def decode_all(examples: Examples, chunk: int = 64) -> Iterator[Fetched]:
     return np.arange(step * chunk, (step + 1) * chunk, dtype=np.int32)
 
   num_steps = -(-len(examples) // chunk)
-  chunks = stream(
-    examples, plan, stop=num_steps, loader=examples.loader, fetch_one=fetch_one
-  )
+  chunks = stream(examples, plan, stop=num_steps, fetch_one=fetch_one)
   with tqdm(
     total=len(examples),
     desc="Decoding",

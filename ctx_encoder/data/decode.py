@@ -1,4 +1,4 @@
-"""Any picture people have, as a square of RGB bytes: the one decoder of every path."""
+"""Decodes images of any common format to RGB bytes."""
 
 import contextlib
 import io
@@ -9,46 +9,49 @@ from PIL import Image, ImageOps
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 8
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+# Of the files in a folder, those with these extensions are images (GIFs are not listed:
+# most are animations).
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 class BadImage(ValueError):
-  """A picture that cannot be used; the message says why, in a few words."""
+  """An image that cannot be used; the message is the reason, in a few words."""
 
 
 def decode(
   data: bytes | np.ndarray, size: int, max_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
-  """Decodes a picture into a square: short side to `size`, centre kept.
+  """Decodes an image, resizes its short side to `size` and crops the centre square.
 
-  Turns it upright (EXIF), puts transparency on white, scales 16 bits to 8, converts
-  grey, palette and CMYK to RGB, and resizes with an antialiased bicubic filter.
+  Applies the EXIF rotation, composites transparency on white, scales 16 bits to 8,
+  converts grey, palette and CMYK to RGB, and resizes with an antialiased bicubic
+  filter.
 
   Args:
-    data: an encoded picture (JPEG, PNG, WebP, BMP, TIFF or GIF), or its pixels as
+    data: an encoded image (JPEG, PNG, WebP, BMP, TIFF or GIF), or its pixels as
       uint8 `[H, W, 3]`.
     size: side of the result, in pixels.
-    max_pixels: refuse pictures whose header announces more, before decoding.
+    max_pixels: images with more pixels, by their header, are refused undecoded.
   Returns:
     uint8 `[size, size, 3]`.
   Raises:
-    BadImage: not a picture, truncated, too small, too large, or of a kind that has
-      no defined range.
+    BadImage: not an image, truncated, too small, too large, or in a 32-bit mode.
   """
-  # JPEG decodes to 1/2, 1/4 or 1/8 for less. Three times the side wanted leaves the
-  # bicubic filter enough to work with, and a camera's pictures take far less time.
+  # Decoding a JPEG at 1/2, 1/4 or 1/8 is much faster; at three times the final side the
+  # bicubic filter has enough pixels left.
   image = _decoded(data, max_pixels, draft=3 * size)
   return np.array(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
 
 
 def decode_whole(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-  """Decodes a picture as it is: uint8 `[H, W, 3]`, otherwise as `decode` does."""
+  """Decodes an image at its own size: uint8 `[H, W, 3]`; otherwise like `decode`."""
   return np.array(_decoded(data, max_pixels))
 
 
 def _decoded(
   data: bytes | np.ndarray, max_pixels: int, draft: int | None = None
 ) -> Image.Image:
-  """Returns a picture, upright and RGB; no side need be above `draft` pixels."""
+  """Decodes to RGB, upright; JPEGs at reduced size, both sides at least `draft`."""
   image = _open(data)
   width, height = image.size
   if width * height > max_pixels:
@@ -59,26 +62,26 @@ def _decoded(
     if draft is not None:
       image.draft(None, (draft, draft))
     image.load()
-    with contextlib.suppress(Exception):  # broken EXIF is no reason to lose a picture
+    with contextlib.suppress(Exception):  # an image with broken EXIF is still usable
       ImageOps.exif_transpose(image, in_place=True)
     return _to_rgb(image)
   except BadImage:
     raise
-  except Exception as error:  # damaged files make the codecs raise nearly anything
+  except Exception as error:  # codecs raise many types for damaged files
     raise BadImage(_reason(error)) from error
 
 
 def dimensions(data: bytes | np.ndarray) -> tuple[int, int]:
-  """Returns (width, height) of a picture, in pixels, from its header alone.
+  """Reads (width, height) in pixels from the header, without decoding.
 
   Raises:
-    BadImage: not a picture.
+    BadImage: not an image.
   """
   return _open(data).size
 
 
 def _open(data: bytes | np.ndarray) -> Image.Image:
-  """Reads the header. Nothing is decoded yet."""
+  """Reads the header; decodes nothing yet."""
   if isinstance(data, np.ndarray):
     return Image.fromarray(data)
   Image.preinit()
@@ -86,7 +89,7 @@ def _open(data: bytes | np.ndarray) -> Image.Image:
   for name in FORMATS:
     if name not in Image.OPEN:
       Image.init()
-    # Image.open would do, but for its own limit on pixels, which is a global.
+    # Not Image.open: its limit on pixels is a global setting.
     factory, accept = Image.OPEN[name]
     if accept is None or accept(prefix) is True:
       try:

@@ -1,32 +1,33 @@
-"""`load`: from a source to the examples of training and validation."""
+"""Loads the training and validation images that a configuration section describes."""
 
+import copy
 import dataclasses
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ctx_encoder.data.batches import decode_all
-from ctx_encoder.data.decode import MAX_PIXELS
 from ctx_encoder.data.examples import Examples, Skipped
-from ctx_encoder.data.sources import open_source
+from ctx_encoder.data.sources import Source, open_source, source_kind
 from ctx_encoder.data.split import example_ids, subset, validation_mask
 from ctx_encoder.data.streams import resolve_loader
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Summary:
-  """What was found, used and skipped.
+  """Where the images come from, and how many are used.
 
   Attributes:
     source: kind of source: samples, folder, tfrecord or tfds.
-    path: where it is, or "".
-    found: pictures that the source lists, good or bad.
-    used: pictures in the two splits; bad ones among them only with cache=none.
-    skipped: the bad ones; grows while pictures are decoded.
-    notice: what the user should know about the source, or "".
+    path: its path or TFDS name, or "".
+    found: number of images that the source lists, usable or not.
+    used: number of images in both splits; with cache=none, unusable ones included.
+    skipped: the unusable images; grows while images are decoded.
+    notice: a message for the user about the source, or "".
   """
 
   source: str
@@ -36,8 +37,13 @@ class Summary:
   skipped: Skipped
   notice: str
 
+  @property
+  def where(self) -> str:
+    """The path, or "the embedded photographs"."""
+    return "the embedded photographs" if self.source == "samples" else self.path
+
   def skipped_line(self, show: int = 3) -> str:
-    """Returns one line with the number of skipped files and the first names, or ""."""
+    """Returns a line with the number and the first names of skipped images, or ""."""
     if not self.skipped:
       return ""
     items = [f"{name} ({reason})" for name, reason in list(self.skipped.items())[:show]]
@@ -50,11 +56,11 @@ class Summary:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Data:
-  """The examples of both splits, and a summary of where they come from.
+  """The examples of both splits.
 
   Attributes:
     train, validation: the two splits.
-    summary: what was found, used and skipped.
+    summary: where they come from, and how many are used.
     labels: {name: class}, see `Source`.
   """
 
@@ -66,12 +72,12 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Processes:
-  """Several processes that load the same data set at the same time.
+  """Several processes that load the same data set together.
 
   Attributes:
-    index: number of this one.
-    count: how many there are.
-    gather: an array, of the same shape in all, to `[count, ...]`, those of all.
+    index: index of this process.
+    count: number of processes.
+    gather: stacks the arrays of all processes, of one shape, to `[count, ...]`.
   """
 
   index: int
@@ -80,129 +86,184 @@ class Processes:
 
 
 def load(
-  *,
-  source: str = "auto",
-  path: str = "",
-  split: str = "train",
-  data_dir: str = "",
-  download: bool = False,
-  image_size: int = 128,
-  validation_fraction: float = 0.2,
-  max_images: int = 0,
-  max_pixels: int = MAX_PIXELS,
-  max_bad_share: float = 1.0,
-  cache: str = "auto",
-  loader: str = "auto",
-  processes: Processes | None = None,
+  settings: Any, *, everything: bool = False, processes: Processes | None = None
 ) -> Data:
-  """Opens a source, splits it, and decodes it where it is to be kept in memory.
+  """Lists the images of a source, splits them, and decodes them if they are cached.
 
   Args:
-    source: samples, folder, tfrecord, tfds, or auto = by what `path` is.
-    path: folder of images, of TFRecords, or a TFDS name; "" = embedded photographs.
-    split: TFDS split to read.
-    data_dir: where TFDS keeps its data sets; "" = its default.
-    download: let TFDS download the data set. Nothing else uses the network.
-    image_size: side `S` that pictures are brought to, pixels.
-    validation_fraction: share kept for validation, by a hash of the name, in [0, 1);
-      0 = no validation. The embedded photographs have a split of their own.
-    max_images: use at most this many; 0 = all.
-    max_pixels: skip pictures with more pixels, without decoding them.
-    max_bad_share: end where more than this share of the pictures cannot be used, now or
-      whenever they are read, in [0, 1].
-    cache: memory = decode all now and keep them, none = decode at every epoch, auto =
-      memory where that takes less than a quarter of what is free.
-    loader: tf = tf.data, pillow = threads, auto = tf where it is installed and pictures
-      are decoded at every epoch.
-    processes: those that share the work; each decodes a part of what is kept in memory
-      and gets the rest from the others. None = this one is alone.
+    settings: the section `data` of a configuration, or any object with its fields.
+      Images are loaded at load_size, or image_size if that is 0.
+    everything: put all images into `train` and none into `validation`, those of the
+      embedded photographs' own validation split included. With validation_fraction=0
+      that validation split is left out instead.
+    processes: processes that share the decoding of cached images; each decodes a part
+      and gathers the rest. None = a single process.
   Returns:
-    Data with both splits. With cache=none a bad picture is only known once it is met.
+    Data with both splits. With cache=none, unusable images are found only when read.
   Raises:
-    FileNotFoundError: there is nothing at `path`.
-    ValueError: a split is empty, too many pictures are bad, or an argument is wrong.
+    MissingData: there is nothing at `settings.path`.
+    ValueError: a split is empty, too many images are unusable, or a setting is wrong.
     ModuleNotFoundError: the source needs a package that is not installed.
   """
-  if cache not in ("auto", "memory", "none"):
-    raise ValueError(f"data.cache must be auto, memory or none, not {cache!r}.")
-  if image_size < 1:
-    raise ValueError(f"data.image_size must be at least 1, not {image_size}.")
-  if not 0 <= validation_fraction < 1:
-    raise ValueError(
-      f"data.validation_fraction must be in [0, 1), not {validation_fraction:g}."
-    )
-  found = open_source(source, path, split=split, data_dir=data_dir, download=download)
-  chosen = subset(found.names, max_images)
-  skipped = Skipped(
-    found.skipped, len(chosen) + len(found.skipped), max_share=max_bad_share
+  _check(settings)
+  fraction = 0.0 if everything else settings.validation_fraction
+  found = open_source(
+    settings.source,
+    settings.path,
+    split=settings.split,
+    data_dir=settings.data_dir,
+    download=settings.download,
   )
+  chosen = subset(found.names, settings.max_images)
   held_out = found.validation
-  if held_out is None:
-    held_out = validation_mask(found.names, validation_fraction)
-  small = len(chosen) * 3 * image_size**2 < _free_memory() / 4
-  if processes is not None:  # all or none
-    small = bool(processes.gather(np.asarray(small)).all())
-  in_memory = cache == "memory" or (cache == "auto" and small)
-  # What is decoded once is decoded before TensorFlow would be loaded.
-  once = in_memory or found.kind == "samples"
-  loader = resolve_loader("pillow" if loader == "auto" and once else loader)
-
-  def examples(positions: list[int]) -> Examples:
-    names = tuple(found.names[position] for position in positions)
-    return Examples(
-      names=names,
-      ids=example_ids(names),
-      image_size=image_size,
-      images=None,
-      read=lambda index: found.read(positions[index]),
-      max_pixels=max_pixels,
-      skipped=skipped,
-      loader=loader,
-    )
-
-  train = examples([i for i in chosen if not held_out[i]])
-  validation = examples([i for i in chosen if held_out[i] and validation_fraction > 0])
-  _check_splits(train, validation, validation_fraction, skipped)
+  if everything:
+    held_out = np.zeros(len(found.names), bool)
+  elif held_out is None:
+    held_out = validation_mask(found.names, fraction)
+  in_memory = _fits_in_memory(settings, len(chosen), processes)
+  everyone = _examples(settings, found, chosen, in_memory)
+  held_out = held_out[chosen]
+  train = everyone.keep(np.flatnonzero(~held_out))
+  validation = everyone.keep(np.flatnonzero(held_out & (fraction > 0)))
+  _check_splits(train, validation, fraction)
   if in_memory:
     train, validation = (_in_memory(part, processes) for part in (train, validation))
-    _check_splits(train, validation, validation_fraction, skipped)
+    _check_splits(train, validation, fraction)
   summary = Summary(
     source=found.kind,
-    path=path,
+    path=settings.path,
     found=len(found.names) + len(found.skipped),
     used=len(train) + len(validation),
-    skipped=skipped,
+    skipped=everyone.skipped,
     notice=found.notice,
   )
   return Data(train, validation, summary, found.labels)
 
 
-def _check_splits(
-  train: Examples, validation: Examples, fraction: float, skipped: Skipped
-) -> None:
+def evaluation_settings(
+  settings: Any, path: str | None = None, split: str | None = None, **changes: Any
+) -> tuple[Any, bool]:
+  """Returns settings for an evaluation on a run's own images or on others.
+
+  Args:
+    settings: the section `data` of the run; it is not changed.
+    path: folder of images, of TFRecords, or TFDS name; None = the run's own images. A
+      given path never means the embedded photographs, whatever the run was trained on.
+    split: TFDS split to read; None = the run's own for its own data set, else "train".
+    changes: other fields to set.
+  Returns:
+    A copy of `settings` that downloads nothing, accepts any share of unusable images
+    and takes any loader; and whether it reads the run's own data set and split.
+  Raises:
+    MissingData: there is nothing at `path`.
+    ValueError: `split` is given for another source than TFDS.
+  """
+  found = copy.deepcopy(settings)
+  same_path = path is None or _same_place(settings, path)
+  own = same_path and split in (None, settings.split)
+  if not same_path:
+    found.source = "folder" if not path else "auto"
+    found.path = path
+    found.split = "train"
+  if not own:
+    found.max_images = 0
+  if split is not None:
+    if source_kind(found.source, found.path) != "tfds":
+      raise ValueError(
+        f"split={split} applies to TFDS data sets only, and"
+        f" {found.path or 'the embedded photographs'} is none."
+      )
+    found.split = split
+  found.download, found.max_bad_share, found.loader = False, 1.0, "auto"
+  for name, value in changes.items():
+    setattr(found, name, value)
+  return found, own
+
+
+def _same_place(settings: Any, path: str) -> bool:
+  """Returns whether a path means the data set that the settings read."""
+  if settings.source == "samples" or not settings.path:
+    return False
+  given, own = Path(path).expanduser(), Path(settings.path).expanduser()
+  if path and given.exists() and own.exists():
+    return given.samefile(own)
+  return path == settings.path
+
+
+def _check(settings: Any) -> None:
+  if settings.cache not in ("auto", "memory", "none"):
+    raise ValueError(
+      f"data.cache must be auto, memory or none, not {settings.cache!r}."
+    )
+  if settings.image_size < 1:
+    raise ValueError(f"data.image_size must be at least 1, not {settings.image_size}.")
+  if not 0 <= settings.validation_fraction < 1:
+    raise ValueError(
+      "data.validation_fraction must be in [0, 1), not"
+      f" {settings.validation_fraction:g}."
+    )
+
+
+def _fits_in_memory(settings: Any, count: int, processes: Processes | None) -> bool:
+  """Returns whether to cache, in all processes or in none.
+
+  cache=auto does if the decoded images take less than a quarter of the free memory.
+  """
+  side = settings.load_size or settings.image_size
+  small = count * 3 * side**2 < _free_memory() / 4
+  if processes is not None:
+    small = bool(processes.gather(np.asarray(small)).all())
+  return settings.cache == "memory" or (settings.cache == "auto" and small)
+
+
+def _examples(
+  settings: Any, found: Source, chosen: list[int], in_memory: bool
+) -> Examples:
+  """Returns the chosen images of a source, undecoded."""
+  names = tuple(found.names[position] for position in chosen)
+  skipped = Skipped(
+    found.skipped, len(names) + len(found.skipped), settings.max_bad_share
+  )
+  # Images that are decoded only once do not need TensorFlow, which loads for seconds.
+  once = in_memory or found.kind == "samples"
+  loader = "pillow" if settings.loader == "auto" and once else settings.loader
+  return Examples(
+    names=names,
+    ids=example_ids(names),
+    image_size=settings.load_size or settings.image_size,
+    images=None,
+    read=lambda index: found.read(chosen[index]),
+    max_pixels=settings.max_pixels,
+    skipped=skipped,
+    loader=resolve_loader(loader),
+  )
+
+
+def _check_splits(train: Examples, validation: Examples, fraction: float) -> None:
   total = len(train) + len(validation)
+  skipped = train.skipped
   reasons = "".join(f" {name}: {skipped[name]}." for name in list(skipped)[:3])
   if not total:
-    raise ValueError(f"No picture can be used, {len(skipped)} were skipped.{reasons}")
+    raise ValueError(f"No image can be used, {len(skipped)} were skipped.{reasons}")
   if not len(train):
     raise ValueError(
-      f"All {total} pictures are in the validation split and none is left to train on:"
+      f"All {total} images are in the validation split and none is left to train on:"
       f" add images, or lower data.validation_fraction ({fraction:g}).{reasons}"
     )
   if fraction > 0 and not len(validation):
     raise ValueError(
-      f"All {total} pictures are in the training split and none is left to validate on:"
+      f"All {total} images are in the training split and none is left to validate on:"
       f" add images, raise data.validation_fraction ({fraction:g}), or set it to 0 to"
       f" train without validation.{reasons}"
     )
 
 
 def _in_memory(examples: Examples, processes: Processes | None) -> Examples:
-  """Decodes everything once and leaves out what cannot be decoded."""
+  """Decodes all images once and leaves out undecodable ones."""
   positions = np.arange(len(examples))
   if processes is not None:
     positions = positions[processes.index :: processes.count]
-  # Places for the longest share, so that all processes have as many.
+  # As many places in every process, enough for the largest share.
   places = -(-len(examples) // (processes.count if processes else 1))
   side = examples.image_size
   images = np.empty((places, side, side, 3), np.uint8)
@@ -220,18 +281,18 @@ def _in_memory(examples: Examples, processes: Processes | None) -> Examples:
       if name not in examples.skipped:
         examples.skipped.add(name, "cannot be used, as another process found")
   order = np.argsort(found, kind="stable")[np.count_nonzero(found < 0) :]
-  if np.array_equal(order, np.arange(len(order))):  # no copy where none is needed
+  if np.array_equal(order, np.arange(len(order))):  # avoids a copy
     return examples.keep(found[: len(order)], images[: len(order)])
   return examples.keep(found[order], images[order])
 
 
 def _free_memory() -> float:
-  """Returns what memory is free, in bytes: the machine's, or the container's."""
+  """Returns the free memory of the machine or the container, in bytes."""
   free = []
   try:
     meminfo = Path("/proc/meminfo").read_text()
     free.append(1024 * int(re.findall(r"MemAvailable:\s+(\d+)", meminfo)[0]))
-  except (OSError, IndexError):  # not Linux: a half of what is built in
+  except (OSError, IndexError):  # not Linux: half of the installed memory
     if hasattr(os, "sysconf"):
       free.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2)
   try:

@@ -1,4 +1,4 @@
-"""The order of training examples: a pure function of (seed, step)."""
+"""The order of training examples, a pure function of (seed, step)."""
 
 import functools
 
@@ -8,18 +8,18 @@ import numpy as np
 def batch_indices(
   num_examples: int, batch_size: int, seed: int, step: int
 ) -> np.ndarray:
-  """Returns the examples that training step `step` sees.
+  """Returns the positions of the examples in the batch of a training step.
 
-  Epoch `step // (num_examples // batch_size)` goes through a permutation drawn from
-  (seed, epoch) alone; what does not fill a last batch is left out of that epoch.
+  Epoch `step // (num_examples // batch_size)` is a permutation drawn from (seed,
+  epoch); the remainder that does not fill a batch is left out of that epoch.
 
   Args:
     num_examples: number of training examples.
-    batch_size: examples a step, over all processes.
-    seed: seed of the order, 0 or above.
+    batch_size: images per step, over all processes.
+    seed: seed of the order, at least 0.
     step: training step, counted from 0.
   Returns:
-    int32 `[batch_size]`, read-only, positions in [0, num_examples), none twice.
+    int32 `[batch_size]`, read-only, distinct positions in [0, num_examples).
   Raises:
     ValueError: the batch is larger than the data set.
   """
@@ -30,7 +30,7 @@ def batch_indices(
 
 
 def check_batch_size(num_examples: int, batch_size: int) -> None:
-  """Raises ValueError, with the remedy, where not even one batch can be filled."""
+  """Raises ValueError, with the remedy, unless the examples fill at least a batch."""
   if batch_size < 1:
     raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
   if batch_size > num_examples:
@@ -42,9 +42,7 @@ def check_batch_size(num_examples: int, batch_size: int) -> None:
 
 @functools.lru_cache(maxsize=4)  # prefetching reaches into the next epoch
 def _permutation(num_examples: int, seed: int, epoch: int) -> np.ndarray:
-  generator = np.random.Generator(
-    np.random.PCG64(np.random.SeedSequence([seed, epoch]))
-  )
-  order = generator.permutation(num_examples).astype(np.int32)
+  bits = np.random.PCG64(np.random.SeedSequence([seed, epoch]))
+  order = np.random.Generator(bits).permutation(num_examples).astype(np.int32)
   order.setflags(write=False)
   return order

@@ -1,4 +1,4 @@
-"""The embedded data set: crops of the photographs that scikit-image ships."""
+"""The embedded data set: crops of the photographs in scikit-image."""
 
 import functools
 import importlib.util
@@ -17,9 +17,8 @@ PHOTOGRAPHS = {
   "rocket": "rocket.jpg",
 }
 
-
-# The least standard deviation of a crop's 4x4 thumbnail, of the range of its values.
-# Night sky, stars and table top teach nothing, and the mean colour completes them well.
+# Smallest standard deviation of a crop's 4x4 thumbnail, relative to the value range.
+# Plain crops (night sky, table top) are left out: the mean colour completes them well.
 STRUCTURE = 0.1
 
 
@@ -32,11 +31,10 @@ class Box(NamedTuple):
 
 
 def crop_boxes(width: int, height: int) -> dict[str, list[Box]]:
-  """Places the crops of a photograph that is at least as wide as it is high.
+  """Returns the crops of a photograph in landscape format.
 
-  A crop's side is a sixth of the height and crops are 1/6 of a side apart. A fifth of
-  the width, in the middle, is for validation, what is left and right of it for
-  training, and no crop reaches across.
+  A crop's side is 1/6 of the height, and crops are 1/6 of a side apart. The middle
+  fifth of the width is for validation, the rest for training; no crop overlaps both.
 
   Args:
     width: width of the photograph, pixels.
@@ -62,12 +60,13 @@ def crop_boxes(width: int, height: int) -> dict[str, list[Box]]:
   }
 
 
+@functools.cache
 def crops() -> tuple[dict[str, tuple[str, Box]], dict[str, str]]:
-  """Lists the crops of the photographs that are installed and have structure.
+  """Lists the crops with enough structure of all installed photographs.
 
   Returns:
-    `{"astronaut/train/0_64": ("astronaut", box)}`, where the two numbers are the crop's
-    top and left; and `{photograph: reason}` for those that are missing.
+    `{"astronaut/train/0_64": ("astronaut", box)}`, named by the crop's top and left;
+    and `{photograph: reason}` for missing photographs.
   Raises:
     ModuleNotFoundError: scikit-image is not installed.
   """
@@ -87,7 +86,7 @@ def crops() -> tuple[dict[str, tuple[str, Box]], dict[str, str]]:
 @functools.lru_cache(maxsize=len(PHOTOGRAPHS))
 def pixels(photograph: str) -> np.ndarray:
   """Returns a photograph as uint8 `[H, W, 3]`, from the installed files only."""
-  # skimage.data would download what is not installed; the files are what it reads.
+  # skimage.data would download photographs that are not installed.
   spec = importlib.util.find_spec("skimage")
   if spec is None or not spec.submodule_search_locations:
     raise ModuleNotFoundError(

@@ -1,47 +1,58 @@
-"""A folder of mask images as the array of silhouettes that random regions draw from."""
+"""Mask images from a folder, as silhouettes for random regions or as they are."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from ctx_encoder.data.sources import EXTENSIONS
+from ctx_encoder.data.decode import EXTENSIONS
+from ctx_encoder.data.sources import find_images
+
+
+def region_silhouettes(masks: Any, size: int) -> np.ndarray | None:
+  """Returns the silhouettes that the section `masks` names, or None if it uses none.
+
+  Args:
+    masks: configuration section with the fields region, path and inverted.
+    size: side of the result, in pixels.
+  Returns:
+    uint8 `[N, size, size, 1]`, 1 = hole; see `load_silhouettes`.
+  """
+  if masks.region != "shapes" or not masks.path:
+    return None
+  return load_silhouettes(masks.path, size, masks.inverted)
 
 
 def load_silhouettes(path: str, size: int, inverted: bool = False) -> np.ndarray:
-  """Reads every mask image in a folder and below it, sorted by name.
+  """Reads all mask images in a folder and below, sorted by name.
 
-  Each is cut to the bounding box of its hole, put in the middle of a square and
-  resized: where and how large a silhouette is in its file does not matter. Files
-  without a hole are left out.
+  Each hole is cropped to its bounding box, centred in a square and resized: its place
+  and scale in the file do not matter. Files without a hole are left out.
 
   Args:
-    path: folder of images; brighter than half = hole. Label maps with a palette, as
-      PASCAL VOC has them, count every label but 0 and 255 as hole.
+    path: folder of images; brighter than half = hole. Palette images are label maps,
+      as in PASCAL VOC: label 0 is background and all other labels are hole, except
+      255 (void) if there are others.
     size: side of the result, in pixels.
-    inverted: the files have it the other way round, dark = hole.
+    inverted: the files have the opposite meaning, dark = hole.
   Returns:
-    uint8 `[N, size, size, 1]`, 1 = hole, none of them empty.
+    uint8 `[N, size, size, 1]`, 1 = hole, each with at least one hole pixel.
   Raises:
     FileNotFoundError: there is no such folder.
-    ValueError: no images in it, one that cannot be read, or no hole in any of them.
+    ValueError: no images in it, an unreadable one, or no hole in any of them.
   """
   return np.stack([_fit(hole, size) for hole in _holes(path, inverted)])[..., None]
 
 
 def load_masks(path: str, size: int, inverted: bool = False) -> np.ndarray:
-  """Reads every mask image in a folder and below it as it is, sorted by name.
+  """Reads all mask images in a folder and below, each resized without smoothing.
 
-  Each is resized to the square, without smoothing. Arguments, result and errors are
-  those of `load_silhouettes`.
+  Arguments, result and errors are those of `load_silhouettes`.
   """
-  masks = []
-  for hole in _holes(path, inverted):
-    image = Image.fromarray(hole.astype(np.uint8)).resize(
-      (size, size), Image.Resampling.NEAREST
-    )
-    masks.append(np.asarray(image))
-  return np.stack(masks)[..., None]
+  images = [Image.fromarray(np.uint8(hole)) for hole in _holes(path, inverted)]
+  resized = [image.resize((size, size), Image.Resampling.NEAREST) for image in images]
+  return np.stack([np.asarray(image) for image in resized])[..., None]
 
 
 def _holes(path: str, inverted: bool) -> list[np.ndarray]:
@@ -51,13 +62,7 @@ def _holes(path: str, inverted: bool) -> list[np.ndarray]:
     raise FileNotFoundError(
       f"There is no folder {str(path)!r} (masks.path): give a folder of mask images."
     )
-  files = sorted(
-    file
-    for file in root.rglob("*")
-    if file.suffix.lower() in EXTENSIONS
-    and file.is_file()
-    and not any(part.startswith(".") for part in file.relative_to(root).parts)
-  )
+  files = sorted(root / name for name in find_images(root)[0])
   if not files:
     raise ValueError(
       f"No mask images in {root} (masks.path) or below: looked for"
@@ -75,22 +80,22 @@ def _holes(path: str, inverted: bool) -> list[np.ndarray]:
 def _hole(file: Path) -> np.ndarray:
   try:
     with Image.open(file) as image:
-      if image.mode == "P":
-        labels = np.asarray(image)
-        if len(np.unique(labels)) > 2:
-          return (labels != 0) & (labels != 255)
-      return np.asarray(image.convert("L")) > 127
-  except Exception as error:  # damaged files make the codecs raise nearly anything
+      if image.mode != "P":
+        return np.asarray(image.convert("L")) > 127
+      labels = np.asarray(image)
+  except Exception as error:  # codecs raise many types for damaged files
     raise ValueError(f"Mask image {file} cannot be read: {error}") from error
+  objects = (labels != 0) & (labels != 255)
+  return objects if objects.any() else labels != 0
 
 
 def _fit(hole: np.ndarray, size: int) -> np.ndarray:
-  """Returns uint8 `[size, size]`, 1 = hole: the hole as large as it fits."""
+  """Returns uint8 `[size, size]`, 1 = hole: the hole enlarged to fit the square."""
   rows, columns = (np.flatnonzero(hole.any(axis=axis)) for axis in (1, 0))
   box = hole[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
   short = max(box.shape) - np.array(box.shape)
   square = np.pad(box, [(pad // 2, pad - pad // 2) for pad in short])
   image = Image.fromarray(square.astype(np.uint8) * 255)
   resized = np.asarray(image.resize((size, size), Image.Resampling.BOX))
-  # What is too thin to cover half of any pixel keeps the pixels that it covers most.
+  # Holes too thin to cover half of any pixel keep the pixels that they cover most.
   return (resized >= min(128, resized.max())).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Where pictures come from: every source is a list of names and a way to read one."""
+"""Sources of images: each is a list of names and a function that reads one image."""
 
 import dataclasses
 import os
@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ctx_encoder.data import samples, tfrecord
+from ctx_encoder.data import samples, tfds, tfrecord
+from ctx_encoder.data.decode import EXTENSIONS
+from ctx_encoder.data.examples import MissingData
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+KINDS = ("samples", "folder", "tfrecord", "tfds")
 
 SAMPLES_NOTICE = (
   "No data is configured: using crops of the photographs embedded in scikit-image."
@@ -23,17 +25,17 @@ SAMPLES_NOTICE = (
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """Pictures that can be read one by one.
+  """Images that can be read one by one.
 
   Attributes:
     kind: samples, folder, tfrecord or tfds.
-    names: stable names, sorted, each once.
-    read: position in `names` to the encoded picture, or its pixels.
-    skipped: {name: reason} of what was found and cannot be read.
-    validation: bool `[N]` where the source has a split of its own, else None.
-    notice: what the user should know about it, or "".
-    labels: {name: class} of the pictures that have one: in a folder, the folder below
-      it that they are in; of a TFDS data set, its class label.
+    names: stable distinct names, sorted.
+    read: position in `names` to the encoded image, or its pixels.
+    skipped: {name: reason} of listed images that cannot be read.
+    validation: bool `[N]` if the source defines its own split, else None.
+    notice: a message for the user, or "".
+    labels: {name: class} of images that have one: the first folder of the name, or
+      the class label of a TFDS data set.
   """
 
   kind: str
@@ -53,59 +55,97 @@ def open_source(
   data_dir: str = "",
   download: bool = False,
 ) -> Source:
-  """Opens a source by its kind, or by what `path` is.
+  """Lists the images of a source.
 
   Args:
-    source: samples, folder, tfrecord, tfds, or auto: no path means samples, a folder
-      with *.tfrec files in it tfrecord, any other folder folder, and a name like
-      `cycle_gan/monet2photo` tfds.
+    source: samples, folder, tfrecord, tfds, or auto: see `source_kind`.
     path: a folder, a TFRecord file, or a TFDS name.
     split: TFDS split to read, in the syntax of TFDS (`trainA`, `train[:10%]`).
-    data_dir: where TFDS keeps its data sets; empty = its default.
-    download: let TFDS download what is not there. Nothing else uses the network.
+    data_dir: folder of the TFDS data sets; empty = its default.
+    download: let TFDS download a missing data set. Nothing else uses the network.
   Returns:
     A source with at least one name.
   Raises:
-    FileNotFoundError: there is nothing at `path`.
-    ValueError: there is something, but no pictures in it.
+    MissingData: there is nothing at `path`.
+    ValueError: there are no images at `path`, or an argument is wrong.
+    ModuleNotFoundError: the source needs a package that is not installed.
   """
-  kind = _kind(path) if source == "auto" else source
+  kind = source_kind(source, path)
   if kind == "samples":
     return _samples(notice=SAMPLES_NOTICE if source == "auto" else "")
   if not path:
     raise ValueError(f"data.source={kind} needs data.path.")
   if kind == "tfds":
-    listing, labels = tfrecord.list_tfds(path, split, data_dir, download)
+    listing, labels = tfds.list_tfds(path, split, data_dir, download)
     return Source(kind, *listing, labels=labels)
   root = Path(path).expanduser()
   if not root.exists():
-    raise FileNotFoundError(_missing(path))
+    raise _missing(path)
   if kind == "tfrecord":
     return Source(kind, *tfrecord.list_tfrecords(root))
-  if kind == "folder":
-    return _folder(root)
-  raise ValueError(
-    f"data.source must be auto, samples, folder, tfrecord or tfds, not {source!r}."
-  )
+  return _folder(root)
 
 
-def _kind(path: str) -> str:
+def source_kind(source: str, path: str) -> str:
+  """Returns samples, folder, tfrecord or tfds.
+
+  For source=auto: samples without a path, tfrecord for a TFRecord file or a folder that
+  contains some, folder for any other existing path, and tfds for a name in the form of
+  `cycle_gan/monet2photo`.
+
+  Raises:
+    MissingData: source=auto, and `path` neither exists nor has the form of a name.
+    ValueError: no such kind.
+  """
+  if source in KINDS:
+    return source
+  if source != "auto":
+    raise ValueError(f"data.source must be auto, {', '.join(KINDS)}, not {source!r}.")
   if not path:
     return "samples"
   root = Path(path).expanduser()
-  if root.is_dir():
-    has_records = any(tfrecord.is_tfrecord(entry) for entry in root.iterdir())
-    return "tfrecord" if has_records else "folder"
   if root.exists():
-    return "tfrecord" if tfrecord.is_tfrecord(root) else "folder"
+    files = root.iterdir() if root.is_dir() else [root]
+    return "tfrecord" if any(map(tfrecord.is_tfrecord, files)) else "folder"
   # snake_case[/config][:version], as TFDS names its data sets.
   if re.fullmatch(r"[a-z][a-z0-9_]*(/[\w.+-]+)?(:[\d.*]+)?", path):
     return "tfds"
-  raise FileNotFoundError(_missing(path))
+  raise _missing(path)
 
 
-def _missing(path: str) -> str:
-  return f"There is nothing at {path!r} (data.path): give an existing folder of images."
+def find_images(root: Path) -> tuple[list[str], dict[str, str], int]:
+  """Finds image files in a folder and below it by extension; ignores hidden ones.
+
+  Returns:
+    Relative names; {name: reason} of unreadable ones; the number of other files.
+  """
+  names, skipped, others = [], {}, 0
+
+  def unreadable(error: OSError) -> None:
+    skipped[_relative(Path(error.filename), root)] = error.strerror or "unreadable"
+
+  for folder, folders, files in os.walk(root, onerror=unreadable):
+    folders[:] = [name for name in folders if not name.startswith(".")]
+    for file in files:
+      path = Path(folder, file)
+      if file.startswith(".") or path.suffix.lower() not in EXTENSIONS:
+        others += 1
+      elif path.is_file():
+        names.append(_relative(path, root))
+      else:
+        skipped[_relative(path, root)] = "not a file (broken link or device)"
+  return names, skipped, others
+
+
+def _relative(path: Path, root: Path) -> str:
+  return path.relative_to(root).as_posix()
+
+
+def _missing(path: str) -> MissingData:
+  return MissingData(
+    f"There is nothing at {path!r} (data.path): give an existing folder of images, or"
+    " the new path if it has moved."
+  )
 
 
 def _samples(notice: str) -> Source:
@@ -121,24 +161,9 @@ def _samples(notice: str) -> Source:
 
 
 def _folder(root: Path) -> Source:
-  """Lists the pictures in a folder and all folders below it, hidden ones left out."""
   if not root.is_dir():
     raise ValueError(f"{root} (data.path) is a file: give the folder it is in.")
-  names, skipped, others = [], {}, 0
-
-  def unreadable(error: OSError) -> None:
-    skipped[_relative(Path(error.filename), root)] = error.strerror or "unreadable"
-
-  for folder, folders, files in os.walk(root, onerror=unreadable):
-    folders[:] = [name for name in folders if not name.startswith(".")]
-    for file in files:
-      file_path = Path(folder, file)
-      if file.startswith(".") or file_path.suffix.lower() not in EXTENSIONS:
-        others += 1
-      elif file_path.is_file():
-        names.append(_relative(file_path, root))
-      else:
-        skipped[_relative(file_path, root)] = "not a file (broken link or device)"
+  names, skipped, others = find_images(root)
   if not names:
     raise ValueError(
       f"No images in {root} (data.path) or below: looked for"
@@ -151,7 +176,3 @@ def _folder(root: Path) -> Source:
     return (root / names[position]).read_bytes()
 
   return Source("folder", names, read, skipped, labels=labels)
-
-
-def _relative(path: Path, root: Path) -> str:
-  return path.relative_to(root).as_posix()

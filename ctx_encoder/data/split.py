@@ -1,4 +1,4 @@
-"""Who is in training and who in validation: functions of an example's name alone."""
+"""The split into training and validation, a function of each example's name."""
 
 import hashlib
 import os
@@ -8,24 +8,25 @@ from collections.abc import Sequence
 
 import numpy as np
 
-COPY = re.compile(r"_aug\d+(?=\.\w+$)")  # what `ctx-encoder augment` appends
+COPY = re.compile(r"_aug\d+(?=\.\w+$)")  # copies from `ctx-encoder augment`
 
 
 def example_ids(names: Sequence[str]) -> np.ndarray:
-  """Returns int32 `[N]`: a stable 31-bit number for each name (its CRC-32)."""
+  """Returns int32 `[N]`: the CRC-32 of each name, cut to 31 bits."""
   return np.array([_crc(name) & 0x7FFFFFFF for name in names], np.int32)
 
 
 def validation_mask(names: Sequence[str], fraction: float) -> np.ndarray:
-  """Tells which examples are kept for validation.
+  """Returns which examples belong to the validation split.
 
-  A name is, where its hash in [0, 1) is below `fraction`. So an example stays where
-  it is when others are added or taken away, and a larger fraction only adds to it.
-  Augmented copies (`monet_aug03.jpg`) go where their original (`monet.jpg`) goes.
+  An example belongs to it if the hash of its name, in [0, 1), is below `fraction`. So
+  it stays in its split when other examples are added or removed, and a larger fraction
+  only adds examples. Augmented copies (`monet_aug03.jpg`) follow their original
+  (`monet.jpg`).
 
   Args:
     names: `N` names.
-    fraction: share of examples kept for validation, in [0, 1].
+    fraction: expected share of the validation split, in [0, 1].
   Returns:
     bool `[N]`, True = validation.
   """
@@ -36,7 +37,7 @@ def validation_mask(names: Sequence[str], fraction: float) -> np.ndarray:
 def subset(names: Sequence[str], max_images: int) -> list[int]:
   """Returns the positions of at most `max_images` names, ascending; 0 = all.
 
-  Taken by another hash than the split's, so the share of validation stays.
+  The choice uses another hash than the split, so the validation share is kept.
   """
   if not 0 < max_images < len(names):
     return list(range(len(names)))

@@ -1,4 +1,4 @@
-"""Pictures made in the background: by tf.data, or by threads where it is missing."""
+"""Images decoded in the background, by tf.data or by threads."""
 
 import atexit
 import collections
@@ -16,13 +16,15 @@ import numpy as np
 from ctx_encoder.data.examples import Examples
 from ctx_encoder.data.tensorflow_import import find_tensorflow
 
-Plan = Callable[[int], np.ndarray]  # step to the positions wanted, int32 [K]
-FetchOne = Callable[[int], tuple[np.ndarray, int]]  # to uint8 [S, S, 3], its position
-Fetched = tuple[np.ndarray, np.ndarray]  # uint8 [K, S, S, 3], their positions int32 [K]
+Plan = Callable[[int], np.ndarray]  # step to positions, int32 [K]
+FetchOne = Callable[[int], tuple[np.ndarray, int]]  # position to image and position
+Fetched = tuple[
+  np.ndarray, np.ndarray
+]  # images uint8 [K, S, S, 3], positions int32 [K]
 
 
 def resolve_loader(loader: str) -> str:
-  """Returns tf or pillow; raises ValueError for tf where it is not installed."""
+  """Returns tf or pillow; raises ValueError if tf is requested but not installed."""
   if loader not in ("auto", "tf", "pillow"):
     raise ValueError(f"data.loader must be auto, tf or pillow, not {loader!r}.")
   if loader == "tf" and find_tensorflow() is None:
@@ -41,28 +43,25 @@ def stream(
   *,
   start: int = 0,
   stop: int | None = None,
-  loader: str = "tf",
   fetch_one: FetchOne | None = None,
 ) -> Iterator[Fetched]:
-  """Yields the pictures that a plan names, step by step, made ahead of time.
+  """Yields the images of each step, decoded ahead of time.
 
   Args:
-    examples: where the pictures are.
-    plan: step to the positions of its pictures, as many at every step; it is called
-      ahead of time, and from other threads.
+    examples: the images; both their loaders give the same result.
+    plan: step to the positions of its images, the same number at every step; called
+      ahead of time and from other threads.
     start: first step.
     stop: step to stop before; None = never.
-    loader: tf or pillow; both give the same.
-    fetch_one: what gets one picture that is not in memory; default
-      `examples.fetch_one`.
+    fetch_one: reads one image that is not in memory; default `examples.fetch_one`.
   Returns:
-    Iterator of the pictures, uint8 `[K, S, S, 3]`, and the positions they really come
-    from, int32 `[K]`. Closing it ends its threads.
+    Iterator of images, uint8 `[K, S, S, 3]`, and their actual positions, int32 `[K]`.
+    Closing it ends its threads.
   """
   if stop is not None and start >= stop:
     return iter(())
   fetch_one = fetch_one or examples.fetch_one
-  if loader == "pillow":
+  if examples.loader == "pillow":
     return _thread_stream(examples, plan, start, stop, fetch_one)
   tf_stream = _tf_stream(examples, plan, start, stop, fetch_one)
   _open_tf_streams().add(tf_stream)
@@ -71,17 +70,17 @@ def stream(
 
 @functools.cache
 def _open_tf_streams() -> weakref.WeakSet[Generator]:
-  """Returns the streams to be closed before Python ends.
+  """Returns the set of streams that are closed at interpreter exit.
 
-  TensorFlow's threads call Python. One that does so while Python shuts down never
-  returns, and TensorFlow would wait for it.
+  TensorFlow's threads call Python. A call made during interpreter shutdown never
+  returns, and TensorFlow would wait for it forever.
   """
-  find_tensorflow()  # its own exit functions are registered first, and so run later
+  find_tensorflow()  # registers its exit functions first, so they run later
   streams: weakref.WeakSet[Generator] = weakref.WeakSet()
 
   def close() -> None:
     for open_stream in list(streams):
-      with contextlib.suppress(ValueError):  # another thread is at work in it
+      with contextlib.suppress(ValueError):  # it is running in another thread
         open_stream.close()
 
   atexit.register(close)
@@ -91,14 +90,14 @@ def _open_tf_streams() -> weakref.WeakSet[Generator]:
 def _tf_stream(
   examples: Examples, plan: Plan, start: int, stop: int | None, fetch_one: FetchOne
 ) -> Generator[Fetched, None, None]:
-  """Reads and decodes one picture a call, in parallel and in order, then batches."""
+  """Decodes single images in parallel and in order, then batches them."""
   tf = find_tensorflow()
   shape = (examples.image_size, examples.image_size, 3)
   batch_size = len(plan(start))
   failures: list[Exception] = []
 
   def python(function, types):
-    """Wraps a Python function; its exception shall not drown in TensorFlow's."""
+    """Wraps a Python function and keeps its exception, which TensorFlow replaces."""
 
     def call(argument):
       try:
@@ -112,20 +111,20 @@ def _tf_stream(
   def indices(step):
     return tf.ensure_shape(python(lambda s: plan(int(s)), tf.int32)(step), [batch_size])
 
-  def picture(index):
+  def image(index):
     def fetch(i):
-      image, position = fetch_one(int(i))
-      return image, np.int32(position)
+      pixels, position = fetch_one(int(i))
+      return pixels, np.int32(position)
 
-    image, position = python(fetch, (tf.uint8, tf.int32))(index)
-    return tf.ensure_shape(image, shape), tf.ensure_shape(position, [])
+    pixels, position = python(fetch, (tf.uint8, tf.int32))(index)
+    return tf.ensure_shape(pixels, shape), tf.ensure_shape(position, [])
 
   last = np.iinfo(np.int64).max if stop is None else stop
   dataset = tf.data.Dataset.range(start, last).map(indices)
   if examples.images is not None:
     dataset = dataset.map(python(examples.fetch, (tf.uint8, tf.int32)))
   else:
-    dataset = dataset.unbatch().map(picture, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.unbatch().map(image, num_parallel_calls=tf.data.AUTOTUNE)
     dataset = dataset.batch(batch_size)
   options = tf.data.Options()
   options.deterministic = True
@@ -134,7 +133,7 @@ def _tf_stream(
   try:
     yield from dataset.with_options(options).prefetch(2).as_numpy_iterator()
   except BaseException as error:
-    # Frames of a traceback would keep the iterator, and with it TensorFlow's threads,
+    # The frames of the traceback would keep the iterator and TensorFlow's threads alive
     # after a failure or Ctrl-C: see `_open_tf_streams`.
     traceback.clear_frames(error.__traceback__)
     if failures and isinstance(error, tf.errors.OpError):
@@ -145,7 +144,7 @@ def _tf_stream(
 def _thread_stream(
   examples: Examples, plan: Plan, start: int, stop: int | None, fetch_one: FetchOne
 ) -> Generator[Fetched, None, None]:
-  """Does the same with threads, a batch each: the decoder releases Python's lock."""
+  """Decodes one batch per thread; the decoder releases the interpreter lock."""
 
   def produce(step: int) -> Fetched:
     if examples.images is not None:

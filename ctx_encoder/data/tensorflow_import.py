@@ -1,4 +1,4 @@
-"""TensorFlow, imported late, kept off the accelerator, and not required."""
+"""Optional import of TensorFlow, on first use and without access to accelerators."""
 
 import contextlib
 import functools
@@ -8,15 +8,15 @@ from typing import Any
 
 @functools.cache
 def find_tensorflow() -> Any:
-  """Returns the module `tensorflow`, or None where it is not installed."""
-  # It only feeds data here: no lines about its instruction sets on every start.
+  """Returns the module `tensorflow`, or None if it is not installed."""
+  # No messages about CPU instruction sets on every start.
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
   try:
     import tensorflow as tf
   except ImportError:
     return None
-  with contextlib.suppress(RuntimeError):  # too late where someone else uses it already
+  with contextlib.suppress(RuntimeError):  # other code has initialized its devices
     tf.config.set_visible_devices([], "GPU")
   return tf
 

@@ -1,7 +1,7 @@
-"""Pictures in TFRecord files: the Kaggle ones, and those that TFDS writes."""
+"""Images in TFRecord files, as written by Kaggle and by TFDS."""
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,13 +11,13 @@ from ctx_encoder.data.tensorflow_import import require_tensorflow
 IMAGE_KEYS = ("image", "image/encoded")
 NAME_KEYS = ("image_name", "image/filename", "filename", "file_name")
 
-# uint64 length, uint32 checksum of it, the record, uint32 checksum of the record.
+# uint64 length, uint32 checksum of the length, record, uint32 checksum of the record.
 _HEADER = struct.Struct("<QI")
 _FOOTER_SIZE = 4
 
 
 class Shard(NamedTuple):
-  """A file and which of its records to read."""
+  """A TFRecord file and the records to read from it."""
 
   path: Path
   name: str
@@ -25,25 +25,25 @@ class Shard(NamedTuple):
 
 
 Listing = tuple[list[str], Callable[[int], bytes], dict[str, str]]
-Labels = dict[str, int]  # name to the number of its class
+Labels = dict[str, int]  # name to class number
 
 
 def is_tfrecord(path: Path) -> bool:
-  """Tells by the name: photo00.tfrec, x.tfrecord, y.tfrecord-00000-of-00001."""
+  """Recognises names like photo00.tfrec, x.tfrecord, y.tfrecord-00000-of-00001."""
   return ".tfrec" in path.name and path.is_file()
 
 
 def list_tfrecords(root: Path) -> Listing:
-  """Lists the pictures in one TFRecord file, or in those of a folder and below.
+  """Lists the images in a TFRecord file, or in all those of a folder and below it.
 
-  Records are `tf.train.Example` with the encoded picture in `image` (Kaggle) or
-  `image/encoded`, and its name in `image_name` or `image/filename`; without a name, it
-  is the file's with the record's number.
+  Records are `tf.train.Example`s with the encoded image in `image` (Kaggle) or
+  `image/encoded`, and its name in `image_name` or `image/filename`; a record without
+  a name is named by its file and number.
 
   Returns:
-    (names, read, {name: reason} of what cannot be read).
+    (names, read, {name: reason} of unreadable ones).
   Raises:
-    ValueError: no TFRecord file, or no picture in any record.
+    ValueError: no TFRecord file, or no image in any record.
     ModuleNotFoundError: TensorFlow is not installed.
   """
   if root.is_file():
@@ -53,147 +53,49 @@ def list_tfrecords(root: Path) -> Listing:
     shards = [Shard(path, path.relative_to(root).as_posix()) for path in files]
   if not shards:
     raise ValueError(f"No TFRecord files (*.tfrec, *.tfrecord*) in {root} (data.path).")
-  return _list(shards, IMAGE_KEYS)[0]
+  return list_shards(shards, IMAGE_KEYS)[0]
 
 
-def list_tfds(
-  name: str, split: str, data_dir: str, download: bool
-) -> tuple[Listing, dict[str, str]]:
-  """Lists the pictures of a TFDS data set: its first feature that is an image.
-
-  Their classes are those of its first feature that is a class label, if it has one.
-
-  Args:
-    name: a name that TFDS knows, such as `cycle_gan/monet2photo`.
-    split: its split, in the syntax of TFDS.
-    data_dir: where it is kept; empty = the default of TFDS.
-    download: download and prepare it first, where that has not been done.
-  Returns:
-    (names, read, {name: reason} of what cannot be read), and {name: class}.
-  Raises:
-    FileNotFoundError: it is not there, and `download` is off.
-    ValueError: no such split, no image feature, or not kept as TFRecords.
-    ModuleNotFoundError: TensorFlow or TFDS is not installed.
-  """
-  what = f"{name!r} (no folder here, so taken for the name of a TFDS data set)"
-  require_tensorflow(what)
-  try:
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core.read_only_builder import builder_from_files
-  except ImportError as error:
-    raise ModuleNotFoundError(
-      f"Reading {what} needs TensorFlow Datasets: pip install tensorflow-datasets"
-    ) from error
-  directory = data_dir or None
-  if download:
-    _download(name, directory)
-  try:
-    # From the files alone: no code of the data set is run and nobody is asked.
-    builder = builder_from_files(name, data_dir=directory)
-  except tfds.core.DatasetNotFoundError as error:
-    raise FileNotFoundError(
-      f"{name!r} (data.path) is neither a folder nor a TFDS data set prepared in"
-      f" {data_dir or 'the default folder of TFDS'}. To download it:"
-      f" ctx-encoder data --path {name} --split {split} --download"
-      " (or set data.download=true)."
-    ) from error
-  label, classes = _tfds_classes(builder)
-  shards, image = _tfds_shards(builder, name, split), _tfds_image_key(builder, name)
-  listing, labels = _list(shards, (image,), label)
-  return listing, {name: classes[i] for name, i in labels.items() if i >= 0}
-
-
-def _download(name: str, data_dir: str | None) -> None:
-  import tensorflow_datasets as tfds
-
-  try:
-    builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
-    builder.download_and_prepare(
-      download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-    )
-  except tfds.core.DatasetNotFoundError as error:
-    raise ValueError(f"TFDS knows no data set {name!r} (data.path).") from error
-  except Exception as error:  # anything between here and the server of the data set
-    reason = next(iter(str(error).splitlines()), type(error).__name__)
-    raise OSError(f"TFDS could not download {name!r}: {reason}") from error
-
-
-def _tfds_shards(builder: Any, name: str, split: str) -> list[Shard]:
-  try:
-    instructions = builder.info.splits[split].file_instructions
-  except (KeyError, ValueError) as error:
-    raise ValueError(
-      f"TFDS data set {name!r} has no split {split!r} (data.split): it has"
-      f" {', '.join(sorted(builder.info.splits))}."
-    ) from error
-  paths = [Path(instruction.filename) for instruction in instructions]
-  if not all(is_tfrecord(path) for path in paths):
-    raise ValueError(
-      f"TFDS data set {name!r} is not kept as TFRecords: prepare it with"
-      " file_format='tfrecord'."
-    )
-  return [
-    Shard(path, path.name, range(part.skip, part.skip + part.take))
-    for path, part in zip(paths, instructions, strict=True)
-  ]
-
-
-def _tfds_image_key(builder: Any, name: str) -> str:
-  import tensorflow_datasets as tfds
-
-  for key, feature in builder.info.features.items():
-    if isinstance(feature, tfds.features.Image):
-      return key
-  raise ValueError(
-    f"TFDS data set {name!r} has no image among its features:"
-    f" {', '.join(builder.info.features)}."
-  )
-
-
-def _tfds_classes(builder: Any) -> tuple[str, list[str]]:
-  """Returns the feature that tells the class, or "", and the classes' names."""
-  import tensorflow_datasets as tfds
-
-  for key, feature in builder.info.features.items():
-    if isinstance(feature, tfds.features.ClassLabel):
-      return key, feature.names
-  return "", []
-
-
-def _list(
+def list_shards(
   shards: Iterable[Shard], image_keys: tuple[str, ...], label_key: str = ""
 ) -> tuple[Listing, Labels]:
-  """Goes through all records once, for names, classes and where the pictures lie."""
+  """Scans all records once for names, classes and the places of the images.
+
+  Args:
+    shards: the files.
+    image_keys: features that may contain the encoded image, the first one found counts.
+    label_key: feature with the class number, or "".
+  """
   tf = require_tensorflow("TFRecord files")
   places: dict[str, tuple[Path, int, int, str]] = {}
   skipped: dict[str, str] = {}
   labels: Labels = {}
   features: set[str] = set()
   for shard in shards:
-    offset = 0
-    records = tf.data.TFRecordDataset(str(shard.path)).as_numpy_iterator()
     number = -1
     try:
-      for number, record in enumerate(records):
-        start, offset = offset, offset + _HEADER.size + len(record) + _FOOTER_SIZE
+      for number, (start, record) in enumerate(_records(tf, shard.path)):
         if shard.records is not None and number not in shard.records:
           continue
+        place = f"{shard.name}/{number:05d}"
         try:
           feature = _features(record)
         except BadImage as error:
-          skipped[f"{shard.name}/{number:05d}"] = str(error)
+          skipped[place] = str(error)
           continue
         features.update(feature)
-        name = _unique(_name(feature) or f"{shard.name}/{number:05d}", places)
+        name = _unique(_name(feature) or place, places)
         key = next((key for key in image_keys if _bytes(feature, key)), None)
         if key is None:
           skipped[name] = f"no picture in {' or '.join(image_keys)}"
         else:
-          places[name] = (shard.path, start + _HEADER.size, len(record), key)
+          places[name] = shard.path, start, len(record), key
           if label_key in feature:
             labels[name] = feature[label_key].int64_list.value[0]
     except tf.errors.DataLossError:
       skipped[shard.name] = f"truncated or damaged after {number + 1} whole records"
+    except tf.errors.OpError as error:
+      skipped[shard.name] = f"cannot be read: {error.message}"
   if not places:
     found = ", ".join(sorted(features)) or "none"
     raise ValueError(
@@ -212,8 +114,16 @@ def _list(
   return (names, read, skipped), labels
 
 
+def _records(tf: Any, path: Path) -> Iterator[tuple[int, bytes]]:
+  """Yields (offset in the file, record)."""
+  offset = 0
+  for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+    yield offset + _HEADER.size, record
+    offset += _HEADER.size + len(record) + _FOOTER_SIZE
+
+
 def _features(record: bytes) -> Any:
-  """Returns {name: feature} of a record; raises BadImage if it has none."""
+  """Parses a record to {name: feature}; raises BadImage if it is not an Example."""
   from google.protobuf.message import DecodeError  # comes with TensorFlow
 
   try:

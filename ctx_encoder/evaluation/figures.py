@@ -1,15 +1,15 @@
 """Pictures of images and of a run: labelled grids, and curves of losses and PSNR."""
 
-import contextlib
 import functools
 import math
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from ctx_encoder.data import files
 
 BACKGROUND = (255, 255, 255)
 INK = (0, 0, 0)
@@ -82,8 +82,8 @@ def grid(
 
 def save_png(path: str | os.PathLike, image: np.ndarray) -> None:
   """Writes uint8 `[H, W, 3]`; a file of that name is replaced in one move."""
-  with _replacing(path) as new:
-    Image.fromarray(np.asarray(image, np.uint8)).save(new, "PNG")
+  picture = Image.fromarray(np.asarray(image, np.uint8))
+  files.write(path, lambda new: picture.save(new, "PNG"))
 
 
 def curves(
@@ -144,8 +144,7 @@ def curves(
     psnr.axhline(value, color="0.35", linestyle=style, label=f"{name}: {value:.2f} dB")
   _dress(psnr, "PSNR of the hole", "dB", legend="lower right")
 
-  with _replacing(path) as new:
-    canvas.print_figure(new, format="png")
+  files.write(path, lambda new: canvas.print_figure(new, format="png"))
 
 
 _RECONSTRUCTION = ("loss/reconstruction", "eval/loss/reconstruction")
@@ -175,19 +174,6 @@ def _dress(axes, title: str, unit: str, legend: str = "upper right") -> None:
     axes.legend(fontsize=9, loc=legend)
   else:
     axes.text(0.5, 0.5, "nothing logged", transform=axes.transAxes, ha="center")
-
-
-@contextlib.contextmanager
-def _replacing(path: str | os.PathLike):
-  """Yields a new file beside `path` that takes its place when all went well."""
-  path = Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  new = path.with_name(f".{path.name}.{os.getpid()}.new")
-  try:
-    yield new
-    new.replace(path)
-  finally:
-    new.unlink(missing_ok=True)
 
 
 @functools.cache

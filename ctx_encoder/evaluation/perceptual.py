@@ -8,17 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ctx_encoder import metrics, pixels
+from ctx_encoder import metrics, models, pixels
 from ctx_encoder.evaluation import compare as comparison
 from ctx_encoder.metrics import intervals
-from ctx_encoder.models.feature_nets import alexnet, lpips, squeezenet, vgg
 from ctx_encoder.models.weights import read as weights
 
 # The deepest layer of each network; its mean over positions is what FID and KID see.
 NETWORKS = {
-  "alex": (alexnet.AlexNet(), "relu5"),
-  "squeeze": (squeezenet.SqueezeNet(), "fire9"),
-  "vgg": (vgg.VGG(16), "relu5_3"),
+  "alex": (models.AlexNet(), "relu5"),
+  "squeeze": (models.SqueezeNet(), "fire9"),
+  "vgg": (models.VGG(16), "relu5_3"),
 }
 
 
@@ -37,13 +36,13 @@ class Perceptual:
   def __init__(self, name: str, trunk: str, heads: str | None = None):
     network, layer = NETWORKS[name]
     loaded = weights.load(trunk)
-    tapped = vgg.feature_function(network, loaded, [layer])
+    tapped = models.feature_function(network, loaded, [layer])
     # Weights are arguments, and not compiled in.
     mean = jax.jit(lambda tapped, images: jnp.mean(tapped(images)[layer], (1, 2)))
     self._features = functools.partial(mean, tapped)
     self._lpips = None
     if heads:
-      distance = lpips.make_lpips(name, loaded, weights.load(heads))
+      distance = models.make_lpips(name, loaded, weights.load(heads))
       self._lpips = functools.partial(jax.jit(lambda f, x, y: f(x, y)), distance)
 
   def measure(

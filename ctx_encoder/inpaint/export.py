@@ -32,7 +32,7 @@ def completion(model: Trained) -> Completion:
   values = hole, and returns completed images, uint8 `[B, S, S, 3]`, with known pixels
   unchanged. If the bottleneck has noise, the i-th image always gets the same noise.
   """
-  complete = make_complete(model.generator, model.variables, model.task)
+  complete = make_complete(model.generator, model.variables, model.view)
 
   def function(images: jax.Array, masks: jax.Array) -> jax.Array:
     keys = None
@@ -86,7 +86,7 @@ def write_stablehlo(model: Trained, path: Path) -> None:
   """
   files.write(path, bytes(exported(model).serialize()))
   text = json.dumps(description(model), indent=1) + "\n"
-  files.write(path.with_name(f"{path.name}.json"), text.encode())
+  files.write(path.with_name(f"{path.name}.json"), text)
 
 
 def write_savedmodel(model: Trained, folder: Path) -> None:

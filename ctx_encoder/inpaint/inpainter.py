@@ -63,10 +63,10 @@ class Inpainter:
   @classmethod
   def from_trained(cls, model: trained.Trained) -> "Inpainter":
     """Wraps a generator loaded by `trained.load`."""
-    task = model.task
-    complete = make_complete(model.generator, model.variables, task)
-    reach = task.output_size / task.image_size
-    return cls(complete, task.image_size, reach=reach, name=model.name)
+    view = model.view
+    complete = make_complete(model.generator, model.variables, view)
+    reach = view.output_size / view.image_size
+    return cls(complete, view.image_size, reach=reach, name=model.name)
 
   def __call__(
     self,

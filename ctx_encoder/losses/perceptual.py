@@ -1,8 +1,8 @@
 """Distances between features: what a picture shows, and in what manner.
 
 Each takes features `{layer: [B, h, w, C]}`, or with `features=` the function that gives
-them of images, so that any network serves: `models.vgg`, random filters
-(`models.random_filters`), a discriminator's own.
+them of images, so that any network serves: `models.feature_function`,
+`models.multi_scale_features`, a discriminator's own.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,13 +1,27 @@
-"""The networks: two generators and a PatchGAN discriminator, as Flax modules.
+"""The networks, as Flax modules.
 
-And those of others, to take features from: VGG, AlexNet, SqueezeNet, random filters.
+`photos` and `monet` return generators; `PatchGAN` is the discriminator.
+`fold_batch_norm` prepares a generator for inference. `VGG`, `AlexNet`, `SqueezeNet` and
+`multi_scale_features` give features of images, `make_lpips` a perceptual distance.
+
+encoder, bottleneck, decoder, generator: the generators' parts and tables.
+patchgan: the discriminator.
+layers: the layers that all of these share.
+folding: BatchNorm folded into other layers.
+pretrained: encoders with published weights.
+ops/: convolutions and pooling that are fast on CPUs.
+feature_nets/: networks with published weights, for losses and metrics.
+weights/: weight files of PyTorch, Keras, NumPy and safetensors.
 """
 
-from ctx_encoder.models.feature_nets.alexnet import AlexNet
-from ctx_encoder.models.feature_nets.lpips import make_lpips
-from ctx_encoder.models.feature_nets.random_filters import multi_scale_features
-from ctx_encoder.models.feature_nets.squeezenet import SqueezeNet
-from ctx_encoder.models.feature_nets.vgg import VGG, feature_function
+from ctx_encoder.models.feature_nets import (
+  VGG,
+  AlexNet,
+  SqueezeNet,
+  feature_function,
+  make_lpips,
+  multi_scale_features,
+)
 from ctx_encoder.models.folding import fold_batch_norm
 from ctx_encoder.models.generator import GENERATORS, Generator, monet, photos
 from ctx_encoder.models.layers import Settings, Stage

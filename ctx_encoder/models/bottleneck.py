@@ -1,7 +1,7 @@
-"""Bottlenecks: the parts that carry information across the whole picture.
+"""Bottlenecks: the layers that carry information across the image.
 
-Each maps the encoder's `[B, h, w, C]` to the decoder's input. Noise values, where
-asked for, are drawn from N(0, 1) for each example and joined to the code.
+Each maps the encoder's `[B, h, w, C]` to the decoder's input. With `noise_dim`, that
+many values per example are drawn from N(0, 1) and concatenated to the code.
 """
 
 import flax.linen as nn
@@ -14,7 +14,7 @@ from ctx_encoder.models.layers import LEAKY_SLOPE, Settings
 
 def _noise(keys: jax.Array | None, size: int, dtype) -> jax.Array:
   if keys is None:
-    raise ValueError("A bottleneck with noise needs `keys`, one PRNG key an example.")
+    raise ValueError("A bottleneck with noise needs `keys`, a PRNG key per example.")
   folded = layers.stage_keys(keys, 1)
   return jax.vmap(lambda key: jax.random.normal(key, (size,), dtype))(folded)
 
@@ -49,12 +49,16 @@ class Dense(nn.Module):
 
 
 class Conv(nn.Module):
-  """Convolution over the whole map, LeakyReLU, BatchNorm: to `[B, 1, 1, features]`."""
+  """Convolution over the map, LeakyReLU, BatchNorm: to `[B, 1, 1, features]`.
+
+  With `folded`, a factor and a bias per channel replace BatchNorm, see `folding`.
+  """
 
   features: int
   momentum: float = 0.8
   noise_dim: int = 0
   settings: Settings = Settings()
+  folded: bool = False
   side = 1
 
   @nn.compact
@@ -67,16 +71,18 @@ class Conv(nn.Module):
       noise = _noise(keys, self.noise_dim, x.dtype)
       x = jnp.concatenate([x, noise[:, None, None, :]], axis=3)
     x = nn.leaky_relu(x, LEAKY_SLOPE)
+    if self.folded:
+      return layers.Affine(self.settings, name="affine")(x)
     return layers.batch_norm(self.settings, self.momentum, train, name="norm")(x)
 
   @nn.nowrap
   def momenta(self) -> dict:
-    """Returns the BatchNorm momenta, nested as the running statistics are."""
+    """Returns the BatchNorm momenta, nested as the running statistics."""
     return {"norm": self.momentum}
 
 
 class Channelwise(nn.Module):
-  """A dense layer over space for each channel, then a 1x1 convolution across channels.
+  """A dense layer over space per channel, then a 1x1 convolution across channels.
 
   To `[B, side, side, features]`, with a ReLU after each of the two. It has
   `C (h w + 1) side^2` weights where a dense layer has `h w C side^2 features`.

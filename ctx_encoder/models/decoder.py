@@ -8,10 +8,11 @@ import jax.numpy as jnp
 
 from ctx_encoder.models.layers import (
   ConvStage,
-  ConvTranspose,
   Settings,
   Stage,
+  stage_keys,
   stage_momenta,
+  upsample,
 )
 from ctx_encoder.models.ops import conv
 
@@ -24,7 +25,7 @@ PHOTOS = (
   Stage(64, then=_NORMED),
   Stage(32, then=_NORMED),
 )
-# What goes before it where the bottleneck leaves a single pixel.
+# Precedes PHOTOS after a bottleneck with a single pixel.
 PHOTOS_FROM_PIXEL = (Stage(256), Stage(256, then=_NORMED))
 
 # From 4x4x512: 8 -> 16 -> 32 -> 64, then 128x128x3.
@@ -39,12 +40,14 @@ MONET_FROM_PIXEL = (Stage(512), Stage(512, then=_NORMED))
 
 
 def stages_to(stages: tuple[Stage, ...], start: int, size: int) -> tuple[Stage, ...]:
-  """Returns the table cut or lengthened so that one more doubling reaches `size`.
+  """Returns as many stages as leave one more doubling to reach `size`.
+
+  A longer table than needed is cut, a shorter one gets copies of its last stage.
 
   Args:
-    stages: a table whose every stage doubles the side.
+    stages: a table of stages that each double the side.
     start: side of the table's input.
-    size: side of the picture.
+    size: side of the decoder's output.
   """
   needed = 0
   while start * 2 ** (needed + 1) < size:
@@ -53,19 +56,21 @@ def stages_to(stages: tuple[Stage, ...], start: int, size: int) -> tuple[Stage, 
 
 
 class Decoder(nn.Module):
-  """Runs a table of transposed convolutions to `[B, size, size, 3]`, float32.
+  """Runs a table of upsampling stages to `[B, size, size, 3]`, float32.
 
-  The last one gives three channels; if the map is then larger than `size` it is
+  The last layer gives three channels; if the map is then larger than `size` it is
   resized (bilinear, without antialiasing, as Keras's `Resizing`), then tanh.
 
-  `skips` are the encoder's maps, `[B, s, s, C]` each: the last of those that have a
-  layer's side is joined to that layer's input (skip connections: Ronneberger, Fischer
-  and Brox, U-Net, MICCAI 2015).
+  `skips` are the encoder's maps, `[B, s, s, C]` each. The last map with the same side
+  as a layer's input is concatenated to it (skip connections: Ronneberger, Fischer and
+  Brox, U-Net, MICCAI 2015). `upsample` is "transposed" (the report's transposed
+  convolutions) or "resize", see `layers.upsample`.
   """
 
   stages: tuple[Stage, ...]
   size: int
   settings: Settings = Settings()
+  upsample: str = "transposed"
 
   @nn.compact
   def __call__(
@@ -83,9 +88,9 @@ class Decoder(nn.Module):
       return x if skip is None else jnp.concatenate([x, skip.astype(x.dtype)], axis=3)
 
     for i, stage in enumerate(self.stages):
-      block = ConvStage(stage, self.settings, transposed=True, name=f"stage{i + 1}")
-      x = block(joined(x), train=train)
-    x = ConvTranspose(3, 4, 2, self.settings, name="output")(joined(x))
+      block = ConvStage(stage, self.settings, self.upsample, name=f"stage{i + 1}")
+      x = block(joined(x), train=train, keys=stage_keys(keys, i))
+    x = upsample(joined(x), self.upsample, 3, 4, 2, self.settings, "output")
     x = x.astype(jnp.float32)
     if x.shape[1] != self.size:
       shape = (x.shape[0], self.size, self.size, 3)
@@ -94,16 +99,16 @@ class Decoder(nn.Module):
 
   @nn.nowrap
   def reached(self, side: int) -> dict[tuple[str, ...], tuple[slice, slice]]:
-    """Returns the taps that are read, of the kernels that are not read whole.
+    """Returns the kernel taps that get gradients, for kernels that have others too.
 
     Args:
-      side: of the decoder's input.
+      side: side of the decoder's input, pixels.
 
     Returns:
-      Path of the kernel to slices of its first two axes.
+      {path of the kernel: slices of its first two axes}; see `Generator.reached`.
     """
     found = {}
-    for i, stage in enumerate(self.stages):
+    for i, stage in enumerate(self.stages if self.upsample == "transposed" else ()):
       taps = conv.reached_taps(side, stage.kernel, stage.stride)
       if taps != slice(0, stage.kernel):
         found[f"stage{i + 1}", "conv", "kernel"] = (taps, taps)
@@ -112,5 +117,5 @@ class Decoder(nn.Module):
 
   @nn.nowrap
   def momenta(self) -> dict:
-    """Returns the BatchNorm momenta, nested as the running statistics are."""
+    """Returns the BatchNorm momenta, nested as the running statistics."""
     return stage_momenta(self.stages)

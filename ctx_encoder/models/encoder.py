@@ -1,4 +1,4 @@
-"""Encoders: from the masked image to a small map of features."""
+"""Encoders: from the masked image to a small feature map."""
 
 import dataclasses
 import math
@@ -42,9 +42,9 @@ MONET = (
 
 
 def photos_stages(image_size: int) -> tuple[Stage, ...]:
-  """Returns the table for an image size; the output stays 2x2x256.
+  """Returns the table for an image size; its output is always 2x2x256.
 
-  Larger images get more stages like the last, smaller ones fewer poolings.
+  Larger images add copies of the last stage, smaller images remove pooling layers.
   """
   doublings = _doublings(image_size)
   if doublings >= 0:
@@ -58,9 +58,10 @@ def photos_stages(image_size: int) -> tuple[Stage, ...]:
 
 
 def monet_stages(image_size: int) -> tuple[Stage, ...]:
-  """Returns the table for an image size; the output stays 4x4x512.
+  """Returns the table for an image size; its output is always 4x4x512.
 
-  Larger images get more strided stages like the last of them, smaller ones fewer.
+  Larger images add copies of the last strided stage, smaller images remove strided
+  stages.
   """
   doublings = _doublings(image_size)
   strided, last = MONET[:-1], MONET[-1:]
@@ -70,15 +71,15 @@ def monet_stages(image_size: int) -> tuple[Stage, ...]:
 
 
 def deepened(stages: tuple[Stage, ...], more: int) -> tuple[Stage, ...]:
-  """Returns a table with stages added that keep the map's size, or with fewer of them.
+  """Returns a table with more or fewer of the stages that keep the map's size.
 
   Args:
     stages: the table of an encoder.
-    more: how many copies follow the first such stage; if negative, how many are taken
-      away, that one first.
+    more: number of copies of the first such stage to add; if negative, number of such
+      stages to remove, from the first on.
 
   Raises:
-    ValueError: there are not that many to take away.
+    ValueError: there are fewer such stages than `more` removes.
   """
   keeping = [
     i
@@ -88,13 +89,13 @@ def deepened(stages: tuple[Stage, ...], more: int) -> tuple[Stage, ...]:
   if more < -len(keeping):
     raise ValueError(
       f"The encoder has {len(keeping)} stages that keep the map's size; {-more} cannot"
-      " be taken away."
+      " be removed."
     )
   if more >= 0:
     first = keeping[0] if keeping else len(stages) - 1
     return stages[:first] + stages[first : first + 1] * more + stages[first:]
-  gone = keeping[:-more]
-  return tuple(stage for i, stage in enumerate(stages) if i not in gone)
+  removed = keeping[:-more]
+  return tuple(stage for i, stage in enumerate(stages) if i not in removed)
 
 
 def _doublings(image_size: int) -> int:
@@ -141,5 +142,5 @@ class Encoder(nn.Module):
 
   @nn.nowrap
   def reached(self) -> dict[tuple[str, ...], None]:
-    """Returns the parts that training changes, of the parameters it does not whole."""
+    """Returns {}: all parameters are trained, see `Generator.reached`."""
     return {}

@@ -12,9 +12,9 @@ from ctx_encoder.models.layers import Settings, stage_keys, unbiased_statistics
 class Generator(nn.Module):
   """Completes a masked image: `[B, S, S, C]` to `[B, S', S', 3]` in [-1, 1].
 
-  `__call__` takes `train` (batch statistics and dropout) and `keys`, one PRNG key an
-  example, which dropout and bottleneck noise need. With `skips` the decoder is given
-  the encoder's maps beside the bottleneck's output.
+  `__call__` takes `train` (batch statistics and dropout) and `keys`, one PRNG key per
+  example, which dropout and bottleneck noise need. With `skips` the decoder also gets
+  the encoder's maps.
   """
 
   encoder: nn.Module
@@ -25,13 +25,13 @@ class Generator(nn.Module):
   def encode(
     self, x: jax.Array, *, train: bool = False, keys: jax.Array | None = None
   ) -> jax.Array:
-    """Returns the bottleneck's output: the features that inpainting has learned."""
+    """Returns the bottleneck's output: the features that inpainting learns."""
     return self._code(self._maps(x, train, keys)[-1], train, keys)
 
   def layers(
     self, x: jax.Array, *, train: bool = False, keys: jax.Array | None = None
   ) -> dict[str, jax.Array]:
-    """Returns the outputs of the encoder's layers and of the "bottleneck", by name."""
+    """Returns the outputs of the encoder's layers and of the bottleneck, by name."""
     maps = self._maps(x, train, keys)
     named = dict(zip(self.encoder.layers, maps, strict=True))
     return named | {"bottleneck": self._code(maps[-1], train, keys)}
@@ -52,10 +52,11 @@ class Generator(nn.Module):
 
   @nn.nowrap
   def reached(self) -> dict[tuple[str, ...], tuple[slice, ...] | None]:
-    """Returns what training changes of the parameters that it does not change whole.
+    """Returns the trainable slices of partly trained parameters.
 
-    Path of the parameter to slices of its first axes, the rest being never read; or to
-    None where it is frozen.
+    Returns:
+      {path of the parameter: slices of its first axes that get gradients, or None where
+      the parameter is frozen}. All other parameters are trained completely.
     """
     parts = {
       "encoder": self.encoder.reached(),
@@ -69,7 +70,7 @@ class Generator(nn.Module):
 
   @nn.nowrap
   def unbiased_statistics(self, batch_stats: dict, updates: jax.Array) -> dict:
-    """Returns running statistics without their start; see `unbiased_statistics`."""
+    """Bias-corrects running statistics, see `layers.unbiased_statistics`."""
     parts = ("encoder", "bottleneck", "decoder")
     momenta = {
       part: getattr(self, part).momenta() for part in parts if part in batch_stats
@@ -84,30 +85,36 @@ def photos(
   bottleneck: str = "auto",
   depth: int = 0,
   noise_dim: int = 0,
+  upsample: str = "transposed",
   settings: Settings | None = None,
 ) -> Generator:
   """Returns the AlexNet-like generator of the report's 'Photos'.
 
   Args:
-    image_size: side of the input, a power of two of at least 16.
-    output_size: side of the output; `image_size` unless given.
-    bottleneck: "dense" (the default), "conv" or "channelwise".
-    depth: stages more or less in the encoder, see `encoder.deepened`.
-    noise_dim: noise values joined at the bottleneck.
-    settings: what all layers share.
+    image_size: side of the input, a power of two of at least 16, pixels.
+    output_size: side of the output, pixels; None = `image_size`.
+    bottleneck: "dense" (also "auto"), "conv" or "channelwise".
+    depth: stages to add to the encoder or remove from it, see `encoder.deepened`.
+    noise_dim: noise values concatenated at the bottleneck.
+    upsample: "transposed" or "resize", see `layers.upsample`; the latter is not in the
+      report.
+    settings: settings of all layers.
+
+  Raises:
+    ValueError: an argument is out of range or unknown.
   """
   settings = settings or Settings()
-  return _generator(
-    encoders.deepened(encoders.photos_stages(image_size), depth),
-    _bottleneck(
-      "dense" if bottleneck == "auto" else bottleneck, 6, 256, noise_dim, settings
+  size = output_size or image_size
+  kind = "dense" if bottleneck == "auto" else bottleneck
+  stages = decoders.stages_to(decoders.PHOTOS, 4 if kind == "conv" else 6, size)
+  if kind == "conv":
+    stages = decoders.PHOTOS_FROM_PIXEL + stages
+  return Generator(
+    encoders.Encoder(
+      encoders.deepened(encoders.photos_stages(image_size), depth), settings
     ),
-    decoders.PHOTOS_FROM_PIXEL if bottleneck == "conv" else (),
-    decoders.stages_to(
-      decoders.PHOTOS, 4 if bottleneck == "conv" else 6, output_size or image_size
-    ),
-    output_size or image_size,
-    settings,
+    _bottleneck(kind, 6, 256, noise_dim, settings),
+    _decoder(stages, size, settings, upsample),
   )
 
 
@@ -119,29 +126,38 @@ def monet(
   depth: int = 0,
   skips: bool = False,
   noise_dim: int = 0,
+  upsample: str = "transposed",
   settings: Settings | None = None,
 ) -> Generator:
   """Returns the DCGAN-like generator of the report's 'Monet'.
 
   Args:
-    image_size: side of the input, a power of two of at least 16.
-    output_size: side of the output; `image_size` unless given.
-    bottleneck: "dense", "conv" (the default) or "channelwise".
-    skips: whether the encoder's maps go to the decoder too, as in a U-Net; not in the
+    image_size: side of the input, a power of two of at least 16, pixels.
+    output_size: side of the output, pixels; None = `image_size`.
+    bottleneck: "dense", "conv" (also "auto") or "channelwise".
+    depth: stages to add to the encoder or remove from it, see `encoder.deepened`.
+    skips: whether the decoder also gets the encoder's maps, as in a U-Net; not in the
       report.
-    depth: stages more or less in the encoder, see `encoder.deepened`.
-    noise_dim: noise values joined at the bottleneck.
-    settings: what all layers share.
+    noise_dim: noise values concatenated at the bottleneck.
+    upsample: "transposed" or "resize", see `layers.upsample`; the latter is not in the
+      report.
+    settings: settings of all layers.
+
+  Raises:
+    ValueError: an argument is out of range or unknown.
   """
   settings = settings or Settings()
-  bottleneck = "conv" if bottleneck == "auto" else bottleneck
-  return _generator(
-    encoders.deepened(encoders.monet_stages(image_size), depth),
-    _bottleneck(bottleneck, 4, 512, noise_dim, settings),
-    decoders.MONET_FROM_PIXEL if bottleneck == "conv" else (),
-    decoders.stages_to(decoders.MONET, 4, output_size or image_size),
-    output_size or image_size,
-    settings,
+  size = output_size or image_size
+  kind = "conv" if bottleneck == "auto" else bottleneck
+  stages = decoders.stages_to(decoders.MONET, 4, size)
+  if kind == "conv":
+    stages = decoders.MONET_FROM_PIXEL + stages
+  return Generator(
+    encoders.Encoder(
+      encoders.deepened(encoders.monet_stages(image_size), depth), settings
+    ),
+    _bottleneck(kind, 4, 512, noise_dim, settings),
+    _decoder(stages, size, settings, upsample),
     skips,
   )
 
@@ -150,23 +166,17 @@ GENERATORS = {"photos": photos, "monet": monet}
 
 
 def _bottleneck(kind, side, features, noise_dim, settings) -> nn.Module:
+  options = {"noise_dim": noise_dim, "settings": settings}
   if kind == "dense":
-    return bottlenecks.Dense(side, features, noise_dim=noise_dim, settings=settings)
+    return bottlenecks.Dense(side, features, **options)
   if kind == "conv":
-    return bottlenecks.Conv(4000, noise_dim=noise_dim, settings=settings)
+    return bottlenecks.Conv(4000, **options)
   if kind == "channelwise":
-    return bottlenecks.Channelwise(
-      side, features, noise_dim=noise_dim, settings=settings
-    )
+    return bottlenecks.Channelwise(side, features, **options)
   raise ValueError(f"Bottleneck must be dense, conv or channelwise, not {kind!r}.")
 
 
-def _generator(
-  stages, bottleneck, prefix, suffix, size, settings, skips=False
-) -> Generator:
-  return Generator(
-    encoder=encoders.Encoder(stages, settings),
-    bottleneck=bottleneck,
-    decoder=decoders.Decoder(prefix + suffix, size, settings),
-    skips=skips,
-  )
+def _decoder(stages, size, settings, upsample) -> decoders.Decoder:
+  if upsample not in ("transposed", "resize"):
+    raise ValueError(f"upsample must be transposed or resize, not {upsample!r}.")
+  return decoders.Decoder(stages, size, settings, upsample)

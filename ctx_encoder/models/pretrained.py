@@ -1,29 +1,31 @@
-"""Encoders that were trained on ImageNet, for transfer learning.
-
-The report planned it with VGG-16 and lacked the memory.
-"""
+"""Encoders pretrained on ImageNet, for transfer learning."""
 
 from typing import Any
 
 import flax.linen as nn
 import jax
 
-from ctx_encoder.models.feature_nets import vgg
+from ctx_encoder.models.feature_nets import network as networks
 from ctx_encoder.models.feature_nets.alexnet import AlexNet
-from ctx_encoder.models.feature_nets.vgg import VGG, FeatureNetwork, Weights
+from ctx_encoder.models.feature_nets.network import FeatureNetwork, Weights
+from ctx_encoder.models.feature_nets.vgg import VGG
 from ctx_encoder.models.layers import Settings
 
 _NETWORKS = {"vgg16": VGG, "alexnet": AlexNet}
-_LAST = "pool5"  # of either
+_LAST = "pool5"  # of both networks
+
+# Smallest side of the images that each network can encode, pixels.
+MINIMUM_SIDES = {"vgg16": 32, "alexnet": 63}
 
 
 class PretrainedEncoder(nn.Module):
   """All convolutions of a published network: `[B, S, S, 3]` to `[B, s, s, C]`.
 
-  Images are in [-1, 1] and are prepared as the network's weights need it. VGG-16 gives
-  512 channels of S / 32 pixels a side; AlexNet 256 channels, of 3 pixels for S = 128,
-  and takes none of less than 63. The width of `settings` does not apply. A frozen
-  encoder gets no gradient, and its parameters no updates: see `Generator.reached`.
+  Images are in [-1, 1] and are normalised as the network's weights require. VGG-16
+  gives 512 channels with sides of S / 32, AlexNet 256 channels with sides of 3 for
+  S = 128; S must be at least `MINIMUM_SIDES`. The width of `settings` is ignored. With
+  `frozen` no gradient flows through it, and its parameters get no updates, see
+  `Generator.reached`.
   """
 
   network_name: str
@@ -34,7 +36,7 @@ class PretrainedEncoder(nn.Module):
   def layers(self) -> tuple[str, ...]:
     """Names of the network's layers, in order."""
     network = _NETWORKS[self.network_name](parent=None)  # not a part of this module
-    return vgg.layers_to(network.layers, [_LAST])
+    return networks.layers_to(network.layers, [_LAST])
 
   def __call__(
     self, x: jax.Array, *, train: bool = False, keys: jax.Array | None = None
@@ -47,19 +49,20 @@ class PretrainedEncoder(nn.Module):
   ) -> list[jax.Array]:
     """Returns the output of every layer."""
     del train, keys
+    check_image_size(self.network_name, min(x.shape[1:3]))
     network = _NETWORKS[self.network_name](dtype=self.settings.dtype, name="network")
-    found = network(vgg.torchvision_input((x + 1) / 2), self.layers)
+    found = network(networks.torchvision_input((x + 1) / 2), self.layers)
     maps = [found[layer] for layer in self.layers]
     return jax.lax.stop_gradient(maps) if self.frozen else maps
 
   @nn.nowrap
   def momenta(self) -> dict:
-    """Returns the BatchNorm momenta: there are none."""
+    """Returns {}: the networks have no BatchNorm."""
     return {}
 
   @nn.nowrap
   def reached(self) -> dict[tuple[str, ...], None]:
-    """Returns the parts that training changes, of the parameters it does not whole."""
+    """Returns all parameters as frozen, or none; see `Generator.reached`."""
     if not self.frozen:
       return {}
     return {
@@ -69,24 +72,36 @@ class PretrainedEncoder(nn.Module):
     }
 
 
-def encoder_params(name: str, weights: Weights) -> dict[str, Any]:
-  """Returns the parameters of a `PretrainedEncoder`, from published weights.
+def check_image_size(name: str, image_size: int) -> None:
+  """Raises ValueError for images that are too small for a pretrained encoder."""
+  least = MINIMUM_SIDES[name]
+  if image_size < least:
+    others = [other for other, side in MINIMUM_SIDES.items() if side <= image_size]
+    raise ValueError(
+      f"model.encoder={name} needs images of at least {least} pixels a side, not"
+      f" {image_size}: raise data.image_size, or set model.encoder to"
+      f" {' or '.join([*others, 'auto'])}."
+    )
 
-  Keras's VGG was trained on images prepared in another way. Its first kernel is
-  converted to the same values of torchvision's.
+
+def encoder_params(name: str, weights: Weights) -> dict[str, Any]:
+  """Returns the parameters of a `PretrainedEncoder` from published weights.
+
+  The first kernel of Keras's VGG, trained on differently normalised images, is
+  converted for torchvision's normalisation.
 
   Args:
     name: "vgg16" or "alexnet".
     weights: arrays by their published names, see `weights.load`.
 
   Raises:
-    ValueError: weights are missing or of another shape.
+    ValueError: weights are missing or have a wrong shape.
   """
   network = _network(name)
-  params = vgg.network_variables(network, weights, [_LAST])["params"]
-  if vgg.naming(network, weights) == "keras":
+  params = networks.network_variables(network, weights, [_LAST])["params"]
+  if networks.naming(network, weights) == "keras":
     first = params["conv1_1"]["conv"]
-    first["kernel"], first["bias"] = vgg.for_torchvision_input(**first)
+    first["kernel"], first["bias"] = networks.for_torchvision_input(**first)
   return {"network": params}
 
 

@@ -15,20 +15,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from ctx_encoder.training import record
-from ctx_encoder.training.record import (
-  MAY_CHANGE,
-  DamagedError,
-  PyTree,
-  Record,
-  check_config,
-)
+from ctx_encoder.training.record import DamagedError, PyTree, Record
 
-__all__ = ["MAY_CHANGE", "Checkpoints", "DamagedError", "check_config"]
+__all__ = ["Checkpoints", "DamagedError"]
 
 _LOG = logging.getLogger(__name__)
+
+# Arrays that checkpoints of older versions lack: what they would hold.
+_LATER = {"updates": lambda saved: saved["step"] * saved["config"].get("accumulate", 1)}
 
 
 def _worth_telling(entry: logging.LogRecord) -> bool:
@@ -146,7 +144,7 @@ class Checkpoints:
     abstract_state: PyTree,
     step: int | None = None,
     *,
-    only: Sequence[str] | None = None,
+    partial: bool = False,
   ) -> tuple[PyTree, dict[str, Any]]:
     """Reads a checkpoint, by default the latest that is whole.
 
@@ -155,8 +153,7 @@ class Checkpoints:
         was saved. Arrays are restored onto its shardings, or onto the first device.
       step: one of `steps()`; None = the latest, and where that is damaged the one
         before, with a warning.
-      only: paths of the parts to read, such as "generator/params"; None = all. The
-        arrays of the others are `...`.
+      partial: whether `abstract_state` is only a part of what was saved.
     Returns:
       The state, and the `extra` it was saved with.
     Raises:
@@ -166,10 +163,10 @@ class Checkpoints:
     """
     self.wait()
     if step is not None:
-      return self._load(step, abstract_state, only)
+      return self._load(step, abstract_state, partial)
     for step in self._latest_first():
       try:
-        return self._load(step, abstract_state, only)
+        return self._load(step, abstract_state, partial)
       except DamagedError as error:
         _LOG.warning("%s Using the one before; the next save removes it.", error)
         self._damaged.add(step)
@@ -247,21 +244,37 @@ class Checkpoints:
     record.write(folder, self._record | {"files": files})
 
   def _load(
-    self, step: int, abstract_state: PyTree, only: Sequence[str] | None
+    self, step: int, abstract_state: PyTree, partial: bool
   ) -> tuple[PyTree, dict[str, Any]]:
     folder, saved = self._folder(step), self._read_record(step)
+    new = {
+      name: value(saved)
+      for name, value in _LATER.items()
+      if name not in saved["arrays"]
+    }
     # Orbax's own errors name neither the array that does not fit nor the broken file.
-    record.check_layout(folder, saved, abstract_state)
+    record.check_layout(folder, saved, abstract_state, partial=partial, absent=new)
     record.check_files(folder, saved)
-
-    def wanted(path: jax.tree_util.KeyPath, x: Any) -> Any:
-      name = jax.tree_util.keystr(path, simple=True, separator="/")
-      if only is None or any(f"{name}/".startswith(f"{part}/") for part in only):
-        return _abstract(x)
-      return ocp.PLACEHOLDER
-
-    abstract = {"state": jax.tree_util.tree_map_with_path(wanted, abstract_state)}
-    return ocp.load_checkpointables(str(folder), abstract)["state"], saved["extra"]
+    abstract = jax.tree.map(_abstract, abstract_state)
+    read = _by_name(lambda name, x: None if name in new else x, abstract)
+    context = ocp.Context()
+    context.pytree.loading.partial_load = partial
+    with context:
+      state = ocp.load_checkpointables(str(folder), {"state": read})["state"]
+    if new:
+      arrays = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): x
+        for path, x in jax.tree_util.tree_leaves_with_path(state)
+      }
+      state = _by_name(
+        lambda name, x: (
+          jax.device_put(np.asarray(new[name], x.dtype), x.sharding)
+          if name in new
+          else arrays[name]
+        ),
+        abstract,
+      )
+    return state, saved["extra"]
 
   def _score(self, step: int) -> float:
     """Returns what the best checkpoint is chosen by; -inf where it is unknown."""
@@ -331,3 +344,11 @@ def _abstract(x: Any) -> jax.ShapeDtypeStruct:
   sharding = getattr(x, "sharding", None)
   sharding = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
   return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+
+def _by_name(function: Callable[[str, Any], Any], tree: PyTree) -> PyTree:
+  """Maps over the leaves with their names, such as "generator/params/stage1/bias"."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, x: function(jax.tree_util.keystr(path, simple=True, separator="/"), x),
+    tree,
+  )

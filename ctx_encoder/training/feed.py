@@ -1,4 +1,4 @@
-"""Batches to the step: from images that lie on the device, or from the host."""
+"""Feeds batches to the step, from images on the device or from the host."""
 
 import contextlib
 from collections.abc import Callable, Generator
@@ -6,23 +6,49 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import lax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from ctx_encoder import data, distributed, xla
+from ctx_encoder.config import Config
+from ctx_encoder.training.gradients import Metrics
 from ctx_encoder.training.state import TrainState
-from ctx_encoder.training.step import Metrics, TrainStep, make_dispatch
+from ctx_encoder.training.step import TrainStep
 
 # The share of a device's memory that images may take before they are fed to it.
 _DEVICE_SHARE = 0.25
-_DEVICE_BYTES = 16 * 2**30  # where the device does not tell
+_DEVICE_BYTES = 16 * 2**30  # where the device does not report it
 
-# Makes one or several steps; the metrics are `[steps]` each. The state is donated.
+# Makes one or several steps; metrics are `[steps]` each. The state is donated.
 Dispatch = Callable[[TrainState], tuple[TrainState, Metrics]]
 
 
+def load_images(config: Config, say: Callable[[str], None]) -> data.Data:
+  """Loads the training and validation images and reports what they are.
+
+  Several processes share the work of decoding them.
+
+  Raises:
+    ValueError: too few images for a batch, or too many unusable ones.
+    FileNotFoundError: there is no such folder or data set.
+  """
+  processes = None
+  if (count := jax.process_count()) > 1:
+    processes = data.Processes(jax.process_index(), count, distributed.gather)
+  loaded = data.load(config.data, processes=processes)
+  for line in (loaded.summary.notice, loaded.summary.skipped_line()):
+    if line:
+      say(line)
+  say(
+    f"{len(loaded.train)} training and {len(loaded.validation)} validation images"
+    f" from {loaded.summary.where}."
+  )
+  data.check_batch_size(len(loaded.train), config.batch_size)
+  return loaded
+
+
 def dispatches(
-  config: ConfigDict,
+  config: Config,
   step_function: TrainStep,
   examples: data.Examples,
   key: jax.Array,
@@ -32,22 +58,30 @@ def dispatches(
   start: int,
   stop: int,
 ) -> Generator[tuple[int, Dispatch], None, None]:
-  """Yields (the step that is reached, the dispatch that reaches it) until `stop`.
+  """Yields (last step of the dispatch, dispatch) until `stop`.
 
-  A step's batch is a function of (config.seed, step) alone, wherever the images are.
-  The key is on all devices of the mesh; the state comes and goes as `state_sharding`
-  says. Close the iterator to end its background threads.
+  A step's batch depends only on (config.seed, step). Close the iterator to end its
+  background threads.
+
+  Args:
+    config: batch size, seed, steps per dispatch and placement of the images.
+    step_function: the training step.
+    examples: the training images.
+    key: PRNG key, replicated over the mesh.
+    mesh: the devices.
+    state_sharding: of the state that a dispatch takes and returns.
+    start, stop: steps made already, and at the end.
   """
   feed = _from_device if on_device(config, examples) else _from_host
   place = mesh, state_sharding
   return feed(config, step_function, examples, key, *place, start, stop)
 
 
-def on_device(config: ConfigDict, examples: data.Examples) -> bool:
-  """Returns whether the images are to lie on the device.
+def on_device(config: Config, examples: data.Examples) -> bool:
+  """Returns whether to keep the images on the device.
 
   Raises:
-    ValueError: that is asked for, but they are decoded anew every epoch.
+    ValueError: the configuration wants it, but they are decoded again every epoch.
   """
   placement = config.data.placement
   if placement == "device" and examples.images is None:
@@ -59,6 +93,26 @@ def on_device(config: ConfigDict, examples: data.Examples) -> bool:
   return examples.images is not None and examples.nbytes <= room
 
 
+def make_dispatch(step: TrainStep) -> Callable[..., tuple[TrainState, Metrics]]:
+  """Returns a function that makes several steps on images that lie on the device.
+
+  `dispatch(state, images, ids, rows, key)` takes uint8 images `[N, H, W, 3]`, int32 ids
+  `[N]` and the rows of each step's batch, int32 `[K, B]`; its metrics are `[K]` each.
+  """
+
+  def dispatch(state, images, ids, rows, key):
+    def one(state, rows):
+      return step(state, {"image": images[rows], "index": ids[rows]}, key)
+
+    if rows.shape[0] > 1:
+      return lax.scan(one, state, rows)
+    # Not a scan of length 1: XLA's CPU backend runs loops on one thread.
+    state, measured = one(state, rows[0])
+    return state, {name: value[None] for name, value in measured.items()}
+
+  return dispatch
+
+
 def _from_device(
   config, step_function, examples, key, mesh, state_sharding, start, stop
 ):
@@ -68,8 +122,8 @@ def _from_device(
   epoch_steps = len(examples) // config.batch_size
   step = start
   while step < stop:
-    # Calls start and end at the same steps in a run that is resumed: none crosses an
-    # epoch, and what is left of one goes step by step, not by a compilation of its own.
+    # A resumed run makes the same calls: none crosses the end of an epoch, and the
+    # remainder of an epoch goes step by step rather than with a compilation of its own.
     end = min(step + per_call, stop, step - step % epoch_steps + epoch_steps)
     if end - step < per_call:
       end = step + 1
@@ -96,7 +150,6 @@ def _from_host(config, step_function, examples, key, mesh, state_sharding, start
     start_step=start,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
-    loader=config.data.loader,
   )
   with contextlib.closing(batches):
     for step in range(start, stop):
@@ -105,7 +158,7 @@ def _from_host(config, step_function, examples, key, mesh, state_sharding, start
 
 
 def _compiled(function, state_sharding):
-  """Jitted; the state that comes in gives its memory to the one that goes out."""
+  """Returns the function jitted, with its state donated."""
   return jax.jit(
     function,
     donate_argnums=0,

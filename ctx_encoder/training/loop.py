@@ -11,10 +11,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from ctx_encoder import data, distributed
+from ctx_encoder.config import Config
 from ctx_encoder.evaluation import evaluate, figures
 from ctx_encoder.training import feed
 from ctx_encoder.training.checkpoint import Checkpoints
@@ -72,7 +72,7 @@ class Skips:
 class Loop:
   """What does not change while a run goes on, and what is done with its state."""
 
-  config: ConfigDict
+  config: Config
   workdir: Path
   validation: data.Examples
   checkpoints: Checkpoints

@@ -1,15 +1,14 @@
-"""What lies beside the arrays of a checkpoint, and the checks made with it.
+"""Checkpoint metadata and integrity checks.
 
-`record.json` holds the step, the metrics, the configuration, what else the run needs to
-go on, the type and shape of every array, and the CRC-32 of every file, since neither
-Orbax nor TensorStore notices a flipped byte in an array.
+`record.json` holds the step, the metrics, the configuration, other data that a resumed
+run needs, the type and shape of every array, and the CRC-32 of every file, since
+neither Orbax nor TensorStore notices a flipped byte in an array.
 """
 
-import fnmatch
 import json
 import pathlib
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -19,36 +18,9 @@ Record = dict[str, Any]
 
 _NAME = "record.json"
 
-# What may differ between two runs in one work directory. These fields say where data
-# and weights lie and how they are read, how long to train and on what devices, what is
-# reported and when; none of them changes the networks, the losses or the order of the
-# batches.
-MAY_CHANGE = (
-  "name",
-  "num_epochs",
-  "num_steps",
-  "steps_per_dispatch",
-  "on_nonfinite",
-  "sharding",
-  "model.encoder_weights",
-  "style.path",
-  "data.path",
-  "data.data_dir",
-  "data.download",
-  "data.max_bad_share",
-  "data.placement",
-  "data.cache",
-  "data.loader",
-  "masks.path",
-  "eval.*",
-  "early_stopping.*",
-  "checkpoint.*",
-  "log.*",
-)
-
 
 class DamagedError(ValueError):
-  """A checkpoint lacks files, or they are not what was written."""
+  """A checkpoint lacks files, or they have changed since they were written."""
 
   def __init__(self, folder: pathlib.Path, problem: str):
     super().__init__(f"Checkpoint {folder} is damaged: {problem}.")
@@ -72,7 +44,7 @@ def file_checksums(folder: pathlib.Path) -> dict[str, int]:
 
 
 def write(folder: pathlib.Path, record: Record) -> None:
-  """Writes the record with its own checksum, in one move."""
+  """Writes the record with its own checksum, atomically."""
   new = folder / f"{_NAME}.new"
   new.write_text(json.dumps(record | {"crc32": _checksum(record)}, indent=1))
   new.replace(folder / _NAME)
@@ -82,7 +54,7 @@ def read(folder: pathlib.Path) -> Record:
   """Returns the record of a checkpoint.
 
   Raises:
-    DamagedError: it is missing or not what was written.
+    DamagedError: it is missing or has changed.
   """
   try:
     record = json.loads((folder / _NAME).read_text())
@@ -95,7 +67,7 @@ def read(folder: pathlib.Path) -> Record:
 
 
 def check_files(folder: pathlib.Path, record: Record) -> None:
-  """Raises DamagedError if a file is missing or not what was written."""
+  """Raises DamagedError if a file is missing or has changed."""
   for name, checksum in record["files"].items():
     try:
       intact = _crc32(folder / name) == checksum
@@ -105,63 +77,35 @@ def check_files(folder: pathlib.Path, record: Record) -> None:
       raise DamagedError(folder, f"{name} was altered")
 
 
-def check_layout(folder: pathlib.Path, record: Record, state: PyTree) -> None:
-  """Raises ValueError if the saved arrays are not those of `state`."""
+def check_layout(
+  folder: pathlib.Path,
+  record: Record,
+  state: PyTree,
+  *,
+  partial: bool = False,
+  absent: Collection[str] = (),
+) -> None:
+  """Raises ValueError if the saved arrays do not match those of `state`.
+
+  Args:
+    folder: of the checkpoint, for the message.
+    record: its record.
+    state: arrays, or their shapes and types.
+    partial: whether `state` is only a part of what was saved.
+    absent: names of arrays that the checkpoint may lack.
+  """
   saved, wanted = record["arrays"], layout(state)
   differences = [
     f"{name} is {saved.get(name, 'absent')} in the checkpoint,"
     f" {wanted.get(name, 'absent')} in the model"
-    for name in wanted | saved
-    if saved.get(name) != wanted.get(name)
+    for name in (wanted if partial else wanted | saved)
+    if saved.get(name) != wanted.get(name) and name not in absent
   ]
   if differences:
     more = f"; and {len(differences) - 5} more" if len(differences) > 5 else ""
     raise ValueError(
       f"Checkpoint {folder} is of another model: {'; '.join(differences[:5])}{more}."
     )
-
-
-def check_config(
-  saved: Mapping[str, Any],
-  current: Mapping[str, Any],
-  ignore: Sequence[str] = MAY_CHANGE,
-) -> None:
-  """Checks that a run goes on under the configuration it was started with.
-
-  Args:
-    saved: configuration of a checkpoint, from `Checkpoints.read_config`.
-    current: configuration of this run, nested dicts of what JSON can hold.
-    ignore: dotted names of fields that may differ; `*` stands for anything.
-  Raises:
-    ValueError: names every other field that differs, with both values.
-  """
-  before, now = _flatten(saved), _flatten(json.loads(json.dumps(current)))
-  differences = [
-    f"{name}: {_show(before, name)} in the checkpoint, {_show(now, name)} now"
-    for name in sorted(before.keys() | now.keys())
-    if before.get(name, ...) != now.get(name, ...)
-    if not any(fnmatch.fnmatchcase(name, pattern) for pattern in ignore)
-  ]
-  if differences:
-    raise ValueError(
-      f"The checkpoint was made under another configuration: {'; '.join(differences)}."
-      " Use another --workdir, or restore the values of the checkpoint."
-    )
-
-
-def _show(config: Mapping[str, Any], name: str) -> str:
-  return repr(config[name]) if name in config else "absent"
-
-
-def _flatten(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns {dotted name: value}."""
-  leaves = jax.tree_util.tree_leaves_with_path(
-    config, is_leaf=lambda node: not isinstance(node, dict)
-  )
-  return {
-    jax.tree_util.keystr(path, simple=True, separator="."): value
-    for path, value in leaves
-  }
 
 
 def _checksum(record: Record) -> int:

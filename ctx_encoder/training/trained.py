@@ -1,28 +1,24 @@
-"""A trained generator, out of the work directory of its run."""
+"""Loads a trained generator from the work directory of its run."""
 
 import dataclasses
-import functools
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
-from ctx_encoder.config import schema as configuration
-from ctx_encoder.models import Generator
-from ctx_encoder.training import assembly as build
+from ctx_encoder import config as configuration
+from ctx_encoder.config import Config
+from ctx_encoder.training import assembly
 from ctx_encoder.training.checkpoint import Checkpoints
-from ctx_encoder.training.state import inference_variables
-from ctx_encoder.training.task import Task
-
-# Of a checkpoint, what completing images needs: a third of it.
-_NEEDED = ("step", "generator/params", "generator/batch_stats", "average")
+from ctx_encoder.training.setup import init_generator
+from ctx_encoder.training.state import NetworkState, TrainState, inference_variables
+from ctx_encoder.training.task import View
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trained:
-  """A generator with its weights, and what it was trained to do.
+  """A generator with its weights.
 
   Attributes:
     workdir: folder of the run.
@@ -30,33 +26,36 @@ class Trained:
     config: the run's configuration.
     generator: the network.
     variables: its parameters and running statistics, see `state.inference_variables`.
-    task: fill, normalisation and mask channel; its masks are centre squares, whatever
-      the run's were.
+    view: input and output of the network.
   """
 
   workdir: Path
   step: int
-  config: ConfigDict
-  generator: Generator
+  config: Config
+  generator: Any
   variables: Any
-  task: Task
+  view: View
 
   @property
   def name(self) -> str:
     return self.config.name
 
 
-def load(workdir: str | Path, *, step: int | None = None) -> Trained:
+def load(
+  workdir: str | Path, *, step: int | None = None, generator: Any = None
+) -> Trained:
   """Returns the best generator of a run, or that of a given step.
 
   Args:
-    workdir: folder of the run, as `launch.py` made it.
+    workdir: folder of the run, as written by `launch.py`.
     step: a checkpoint's step; None = the one with the highest validation PSNR, or the
       last where there was no validation.
+    generator: Flax module of a run of `training.fit` whose generator was replaced.
 
   Raises:
     FileNotFoundError: there is no checkpoint, or none of that step.
-    DamagedError: the checkpoint is not what was written.
+    DamagedError: the checkpoint is damaged.
+    ValueError: the checkpoint is of another generator.
   """
   workdir = Path(workdir).absolute()
   checkpoints = Checkpoints(workdir / "checkpoints")
@@ -67,21 +66,20 @@ def load(workdir: str | Path, *, step: int | None = None) -> Trained:
     )
   if step is None:
     step = checkpoints.best()
-  saved = checkpoints.read_config(step)
-  config = configuration.from_saved(saved)
-  # The sampler is not used here, and one of silhouettes would need their files.
-  config.masks.kind = "center"
-  config.loss_weights.style = 0.0
+  config = configuration.from_saved(checkpoints.read_config(step))
   extra = checkpoints.read_extra(step)
-  run = build.run(config, total_steps=1, mean_color=extra["mean_color"])
-  create = functools.partial(run.init, 0, average=config.ema_decay > 0)
-  state, _ = checkpoints.restore(jax.eval_shape(create), step, only=_NEEDED)
-  variables = jax.tree.map(jnp.asarray, inference_variables(run.generator, state))
-  return Trained(
-    workdir,
-    int(state.step),
-    configuration.from_saved(saved),
-    run.generator,
-    variables,
-    run.task,
+  generator = generator or assembly.generator(config)
+  view = assembly.view(config, extra["mean_color"])
+  key = jax.random.key(0)
+  drawn = jax.eval_shape(lambda: init_generator(generator, view, key, key))
+  number: Any = jax.ShapeDtypeStruct((), jnp.int32)
+  needed = TrainState(
+    step=number,
+    updates=number,
+    generator=NetworkState(drawn["params"], drawn.get("batch_stats", {}), None),
+    discriminator=None,
+    average=drawn["params"] if config.ema_decay > 0 else None,
   )
+  state, _ = checkpoints.restore(needed, step, partial=True)
+  variables = jax.tree.map(jnp.asarray, inference_variables(generator, state))
+  return Trained(workdir, int(state.step), config, generator, variables, view)

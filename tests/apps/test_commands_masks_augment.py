@@ -4,13 +4,16 @@ import json
 
 import numpy as np
 import pytest
-from command import call
+from pictures import load
 from PIL import Image
 
-from ctx_encoder import data
-from ctx_encoder.apps.commands import augment, masks
+from ctx_encoder.apps import cli
 from ctx_encoder.config import schema as config
 from ctx_encoder.data import samples, split
+
+
+def call(command, *arguments):
+  return cli.main([command, *map(str, arguments)])
 
 
 def read(path):
@@ -29,7 +32,7 @@ def contents(folder):
 class TestMasks:
   def test_a_row_for_each_kind(self, tmp_path, capsys):
     path = tmp_path / "new" / "masks.png"
-    assert call(masks, "--output", path, "--size", 32, "--count", 3) == 0
+    assert call("masks", "--output", path, "--size", 32, "--count", 3) == 0
     image = read(path)
     assert str(path) in capsys.readouterr().out
     hole = (image == [255, 0, 200]).all(-1)
@@ -41,11 +44,11 @@ class TestMasks:
     assert hole[top].sum() == 3 * 16
     assert hole[top + 15].sum() == 3 * 16
 
-  def test_the_seed_decides(self, tmp_path):
+  def test_masks_depend_on_the_seed(self, tmp_path):
     common = ("--size", 32, "--count", 2, "--kinds", "random_block")
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
       path = tmp_path / f"{name}.png"
-      assert call(masks, "--output", path, "--seed", seed, *common) == 0
+      assert call("masks", "--output", path, "--seed", seed, *common) == 0
     a, b, c = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")
     assert a == b
     assert a != c
@@ -56,38 +59,38 @@ class TestMasks:
     path = tmp_path / "shapes.png"
     arguments = ("--kinds", "shapes", "--size", 32, "--fill", "#010203")
     shapes = tmp_path / "shapes"
-    assert call(masks, "--output", path, "--shapes", shapes, *arguments) == 0
+    assert call("masks", "--output", path, "--shapes", shapes, *arguments) == 0
     hole = (read(path) == [1, 2, 3]).all(-1)
     assert 0 < hole.sum() <= 8 * 256
 
-  def test_plain_where_there_are_no_photographs(self, tmp_path, monkeypatch):
+  def test_grey_background_without_photographs(self, tmp_path, monkeypatch):
     def missing(name):
       raise ModuleNotFoundError(name)
 
     monkeypatch.setattr(samples, "pixels", missing)
     path = tmp_path / "masks.png"
     arguments = ("--kinds", "center", "--size", 32, "--count", 2)
-    assert call(masks, "--output", path, *arguments) == 0
+    assert call("masks", "--output", path, *arguments) == 0
     plain = (read(path) == 200).all(-1)
     assert plain.sum() == 2 * (32**2 - 16**2)
 
-  @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+  def test_errors_are_one_line(self, tmp_path, capsys):
+    path = tmp_path / "masks.png"
+    for arguments, message in (
       (("--size", 8), "--size must be within"),
       (("--count", 0), "--count must be within"),
       (("--kinds", "shapes"), "needs --shapes"),
       (("--shapes", "nowhere"), "no folder 'nowhere'"),
       (("--fill", "pink"), "#rrggbb"),
-    ],
-  )
-  def test_errors_are_one_line(self, tmp_path, capsys, arguments, message):
-    path = tmp_path / "masks.png"
-    assert call(masks, "--output", path, *arguments) == 1
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
-    assert not path.exists()
+      (("--output", tmp_path / "masks.jpg"), "must name a .png file"),
+      (("--output", tmp_path), "must name a .png file"),
+    ):
+      assert call("masks", "--output", path, *arguments) == 1
+      error = capsys.readouterr().err
+      assert error.startswith("ctx-encoder masks: ")
+      assert message in error
+      assert error.count("\n") == 1
+      assert not list(tmp_path.iterdir())
 
 
 def paintings(folder, count=3, side=32, kind="png"):
@@ -105,7 +108,7 @@ def originals(tmp_path):
 
 def run_augment(originals, output, *arguments):
   return call(
-    augment, "--input", originals, "--output", output, "--size", 32, *arguments
+    "augment", "--input", originals, "--output", output, "--size", 32, *arguments
   )
 
 
@@ -133,13 +136,11 @@ class TestAugment:
     assert note["rotation"] == 10
     assert note["hue"] == 0
 
-  def test_the_data_room_reads_it(self, originals, tmp_path):
+  def test_the_folder_can_be_loaded(self, originals, tmp_path):
     output = tmp_path / "out"
     assert run_augment(originals, output, "--copies", 4) == 0
     # Copies go where their original goes, so three paintings make no split to rely on.
-    loaded = data.load(
-      path=str(output), image_size=32, loader="pillow", validation_fraction=0
-    )
+    loaded = load(output, image_size=32, loader="pillow", validation_fraction=0.0)
     assert loaded.summary.found == 15
     assert not loaded.summary.skipped
 
@@ -168,7 +169,7 @@ class TestAugment:
     assert run_augment(originals, whole, "--copies", 3) == 0
     assert run_augment(originals, resumed, "--copies", 2) == 0
     (resumed / "monet1_aug02.jpg").unlink()
-    (resumed / ".monet1_aug02.jpg.new").write_bytes(b"half")
+    (resumed / ".new.monet1_aug02.jpg").write_bytes(b"half")
     kept = (resumed / "monet1.jpg").stat().st_mtime_ns
     capsys.readouterr()
     assert run_augment(originals, resumed, "--copies", 3) == 0
@@ -176,7 +177,7 @@ class TestAugment:
     assert contents(resumed) == contents(whole)
     assert (resumed / "monet1.jpg").stat().st_mtime_ns == kept
 
-  def test_copies_depend_on_seed_and_name_alone(self, originals, tmp_path):
+  def test_copies_depend_only_on_seed_and_name(self, originals, tmp_path):
     assert run_augment(originals, tmp_path / "all", "--copies", 1) == 0
     (originals / "monet0.png").unlink()
     assert run_augment(originals, tmp_path / "less", "--copies", 1) == 0
@@ -186,8 +187,7 @@ class TestAugment:
     name = "monet1_aug01.jpg"
     assert contents(tmp_path / "seed")[name] != everything[name]
 
-  def test_copies_stay_on_the_side_of_their_original(self, originals, tmp_path):
-    """The name before _augNN is the original's, so the split can go by it."""
+  def test_names_of_copies_contain_the_originals(self, originals, tmp_path):
     assert run_augment(originals, tmp_path / "out", "--copies", 2) == 0
     for name in contents(tmp_path / "out"):
       assert name == "augment.json" or split.COPY.sub("", name) in {
@@ -238,9 +238,8 @@ class TestAugment:
     assert "6 images written, 0 were there, 1 originals skipped" in streams.out
     assert len(list((tmp_path / "out").glob("*.jpg"))) == 6
 
-  @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+  def test_bad_arguments(self, originals, tmp_path, capsys):
+    for arguments, message in (
       (("--copies", 0), "leaves no copy to make of 3 images"),
       (("--total", 3), "--total 3 leaves no copy"),
       (("--size", 4), "--size must be within"),
@@ -248,14 +247,13 @@ class TestAugment:
       (("--seed", -1), "--seed must be within"),
       (("--rotation", 200), "rotation must be within"),
       (("--flip-vertical", 1.5), "flip_vertical must be within"),
-    ],
-  )
-  def test_bad_arguments(self, originals, tmp_path, capsys, arguments, message):
-    assert run_augment(originals, tmp_path / "out", *arguments) == 1
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
-    assert not (tmp_path / "out").exists()
+    ):
+      assert run_augment(originals, tmp_path / "out", *arguments) == 1
+      error = capsys.readouterr().err
+      assert error.startswith("ctx-encoder augment: ")
+      assert message in error
+      assert error.count("\n") == 1
+      assert not (tmp_path / "out").exists()
 
   def test_bad_folders(self, originals, tmp_path, capsys):
     assert run_augment(tmp_path / "missing", tmp_path / "out") == 1

@@ -1,16 +1,13 @@
-"""`ctx-encoder data` tells what a source holds, and fails in one line."""
-
-import argparse
+"""`ctx-encoder data` reports what a source holds; errors are one line."""
 
 import pytest
-from command import call
 from pictures import encode, fill_folder, noise
 
-from ctx_encoder.apps.commands import data as command
+from ctx_encoder.apps import cli
 
 
 def run(*arguments):
-  return call(command, "--loader", "pillow", *arguments)
+  return cli.main(["data", "--loader", "pillow", *arguments])
 
 
 def test_folder(tmp_path, capsys):
@@ -47,27 +44,28 @@ def test_nothing_given_shows_the_photographs_and_the_notice(capsys):
   assert "No data is configured" in out
 
 
-@pytest.mark.parametrize(
-  ("arguments", "message"),
-  [
+def test_errors_are_one_line(tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  for arguments, message in (
     (["--path", "./nowhere"], "There is nothing at './nowhere'"),
     (["--path", "."], "No images in ."),
     (["--source", "folder"], "needs data.path"),
     (["--image-size", "0"], "data.image_size must be at least 1"),
-  ],
-)
-def test_errors_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
-  monkeypatch.chdir(tmp_path)
-  assert run(*arguments) == 1
-  out, err = capsys.readouterr()
-  assert out == ""
-  assert message in err
-  assert err.count("\n") == 1
-  assert err.startswith("ctx-encoder data: ")
+  ):
+    assert run(*arguments) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert err.count("\n") == 1
+    assert err.startswith("ctx-encoder data: ")
 
 
-def test_help_gives_an_example():
-  parser = argparse.ArgumentParser()
-  command.add_arguments(parser)
-  assert "cycle_gan/monet2photo" in parser.format_help()
-  assert "ctx-encoder data --path" in command.__doc__
+@pytest.mark.parametrize("command", ["data", "masks", "augment"])
+def test_help_gives_an_example(command, capsys):
+  with pytest.raises(SystemExit) as ended:
+    cli.main([command, "--help"])
+  assert ended.value.code == 0
+  text = capsys.readouterr().out
+  assert f"    ctx-encoder {command} --" in text
+  if command == "data":
+    assert "cycle_gan/monet2photo" in text

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from pictures import encode, noise
+from pictures import encode, load, noise
 
-from ctx_encoder import data, models, pixels
+from ctx_encoder import models, pixels
 from ctx_encoder.apps import cli
 from ctx_encoder.apps.probe import features
 from ctx_encoder.augment import make_augment
@@ -198,7 +198,7 @@ def test_the_file_of_features(workdir, classes, tmp_path, batch_size, capsys):
   ]
   assert found.dtype == np.float32
   model = trained.load(workdir)
-  examples = data.load(path=str(classes), image_size=20, validation_fraction=0.0).train
+  examples = load(classes, image_size=20, validation_fraction=0.0).train
   extract = features.make_extract(model.generator, model.task)
   np.testing.assert_allclose(
     found, extract(model.variables, examples.images), atol=1e-5

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.test_util import check_grads
+from pictures import load
 from PIL import Image
 from scipy import linalg, optimize
 
-from ctx_encoder import data
 from ctx_encoder.apps import cli
 from ctx_encoder.apps.commands import stylize as command
 from ctx_encoder.apps.stylize import lbfgs, stylize
@@ -347,9 +347,7 @@ class TestCommand:
       assert np.abs(pixels - photograph).mean() > 5
     note = json.loads((output / "stylize.json").read_text())
     assert (note["features"], note["steps"]) == ("random", 2)
-    loaded = data.load(
-      path=str(output), image_size=SIDE, loader="pillow", validation_fraction=0
-    )
+    loaded = load(output, image_size=SIDE, loader="pillow", validation_fraction=0.0)
     assert (loaded.summary.found, loaded.summary.skipped) == (3, {})
 
   def test_the_next_call_completes_an_interrupted_one(self, folders, tmp_path, capsys):

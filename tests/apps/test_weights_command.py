@@ -1,4 +1,4 @@
-"""Listing and fetching published weights, from a server on this machine."""
+"""Lists and downloads published weights, from a local server."""
 
 import functools
 import hashlib
@@ -13,7 +13,7 @@ from ctx_encoder.apps.commands import weights
 
 @pytest.fixture
 def server(tmp_path):
-  """A folder that is served, and its address."""
+  """A served folder and its address."""
   folder = tmp_path / "served"
   folder.mkdir()
   handler = functools.partial(
@@ -36,7 +36,7 @@ def publish(monkeypatch, server, content=b"weights", checksum=None):
   monkeypatch.setitem(weights.FILES, "vgg", published)
 
 
-def test_it_lists_without_the_network(monkeypatch, capsys):
+def test_listing_uses_no_network(monkeypatch, capsys):
   monkeypatch.setattr(weights, "fetch", None)
   assert cli.main(["weights"]) == 0
   out = capsys.readouterr().out
@@ -45,14 +45,14 @@ def test_it_lists_without_the_network(monkeypatch, capsys):
   assert "style.path" in capsys.readouterr().out
 
 
-def test_it_fetches_once_and_checks(monkeypatch, server, tmp_path, capsys):
+def test_files_are_downloaded_once_and_checked(monkeypatch, server, tmp_path, capsys):
   publish(monkeypatch, server)
   command = ["weights", "vgg", "--download", "--output", str(tmp_path / "out")]
   assert cli.main(command) == 0
   file = tmp_path / "out" / "net.pth"
   assert file.read_bytes() == b"weights"
   (server[0] / "net.pth").unlink()
-  assert cli.main(command) == 0  # it is there already
+  assert cli.main(command) == 0  # it exists already
   assert str(file) in capsys.readouterr().out
   file.write_bytes(b"altered")
   assert cli.main(command) == 1
@@ -60,9 +60,7 @@ def test_it_fetches_once_and_checks(monkeypatch, server, tmp_path, capsys):
   assert file.read_bytes() == b"altered"
 
 
-def test_what_is_not_the_published_file_is_not_kept(
-  monkeypatch, server, tmp_path, capsys
-):
+def test_a_file_with_a_wrong_checksum_is_removed(monkeypatch, server, tmp_path, capsys):
   publish(monkeypatch, server, checksum="00000000")
   command = ["weights", "vgg", "--download", "--output", str(tmp_path / "out")]
   assert cli.main(command) == 1
@@ -70,14 +68,14 @@ def test_what_is_not_the_published_file_is_not_kept(
   assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_what_cannot_be_had_is_one_line(monkeypatch, server, tmp_path, capsys):
+def test_errors_are_one_line(monkeypatch, server, tmp_path, capsys):
   publish(monkeypatch, server)
   (server[0] / "net.pth").unlink()
   command = ["weights", "vgg", "--download", "--output", str(tmp_path / "out")]
   assert cli.main(command) == 1
   error = capsys.readouterr().err.strip().splitlines()[-1]
-  assert "cannot be fetched" in error
+  assert "cannot be downloaded" in error
   assert cli.main(["weights", "vgg17"]) == 1
-  assert "there is no 'vgg17'; of: vgg16" in capsys.readouterr().err
+  assert "there is no 'vgg17'; names are vgg16" in capsys.readouterr().err
   assert cli.main(["weights", "--download"]) == 1
-  assert "--download of which" in capsys.readouterr().err
+  assert "--download needs a name" in capsys.readouterr().err

@@ -1,17 +1,20 @@
 """Folders, TFRecords, TFDS and the embedded photographs, without a network."""
 
 import os
+import shutil
 import socket
 import struct
 
 import numpy as np
 import pytest
-from pictures import encode, fill_folder, noise
+from pictures import encode, fill_folder, load, noise
 from PIL import Image
 
-from ctx_encoder.data import load, samples
+from ctx_encoder import data
+from ctx_encoder.config import schema
+from ctx_encoder.data import MissingData, evaluation_settings, samples
 from ctx_encoder.data.decode import decode
-from ctx_encoder.data.sources import open_source
+from ctx_encoder.data.sources import open_source, source_kind
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +34,7 @@ def tf():
 # Folders
 
 
-def test_folder_lists_nested_pictures_by_relative_name(tmp_path):
+def test_a_folder_is_listed_by_relative_names(tmp_path):
   fill_folder(tmp_path / "b", 2)
   fill_folder(tmp_path / "a" / "deep", 1)
   (tmp_path / "TOP.JPG").write_bytes(encode(noise(16, 16), "JPEG"))
@@ -52,7 +55,7 @@ def test_folder_lists_nested_pictures_by_relative_name(tmp_path):
   assert source.skipped == {}
 
 
-def test_folder_reports_what_is_no_file(tmp_path):
+def test_a_folder_reports_broken_links_and_devices(tmp_path):
   fill_folder(tmp_path, 1)
   (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
   os.mkfifo(tmp_path / "pipe.png")  # reading it would wait for ever
@@ -61,42 +64,103 @@ def test_folder_reports_what_is_no_file(tmp_path):
   assert set(source.skipped) == {"gone.png", "pipe.png"}
 
 
-def test_folder_without_pictures_says_what_it_looked_for(tmp_path):
+def test_a_folder_without_images_lists_the_extensions(tmp_path):
   (tmp_path / "notes.txt").write_text("no picture")
   with pytest.raises(ValueError, match=r"No images in .*\.jpg.*found 1 other files"):
     load(path=str(tmp_path))
 
 
-def test_a_file_in_place_of_a_folder(tmp_path):
+def test_a_file_instead_of_a_folder(tmp_path):
   fill_folder(tmp_path, 1)
   with pytest.raises(ValueError, match="is a file: give the folder"):
     load(path=str(tmp_path / "picture000.png"))
 
 
-@pytest.mark.parametrize(
-  "path", ["./photos", "/nowhere/photos", "a/b/c", "Photos", "~/x"]
-)
-def test_missing_path(path, tmp_path, monkeypatch):
+def test_a_missing_path_is_one_clear_error(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  with pytest.raises(FileNotFoundError, match=r"nothing at .*data\.path"):
-    load(path=path)
+  for path in ("./photos", "/nowhere/photos", "a/b/c", "Photos", "~/x"):
+    with pytest.raises(MissingData, match=rf"nothing at '{path}' \(data\.path\): give"):
+      load(path)
+  for source in ("folder", "tfrecord"):
+    with pytest.raises(MissingData, match="nothing at"):
+      load(tmp_path / "nowhere", source=source)
 
 
-@pytest.mark.parametrize("source", ["folder", "tfrecord"])
-def test_missing_path_of_a_named_source(source, tmp_path):
-  with pytest.raises(FileNotFoundError, match="nothing at"):
-    load(source=source, path=str(tmp_path / "nowhere"))
-
-
-@pytest.mark.parametrize("source", ["folder", "tfrecord", "tfds"])
-def test_a_source_that_needs_a_path(source):
-  with pytest.raises(ValueError, match=r"needs data\.path"):
-    load(source=source)
-
-
-def test_unknown_source(tmp_path):
+def test_wrong_sources(tmp_path):
+  for source in ("folder", "tfrecord", "tfds"):
+    with pytest.raises(ValueError, match=rf"data\.source={source} needs data\.path"):
+      load(source=source)
   with pytest.raises(ValueError, match="must be auto, samples, folder"):
-    load(source="zip", path=str(tmp_path))
+    load(tmp_path, source="zip")
+
+
+# The data set of an evaluation
+
+
+def run_settings(**fields):
+  settings = schema.default().data
+  settings.update(fields)
+  return settings
+
+
+def test_evaluation_reads_the_runs_own_data_set_by_default(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "photos").mkdir()
+  run = run_settings(path="photos", max_images=5, download=True, loader="tf")
+  for path in (None, "photos", "./photos", str(tmp_path / "photos")):
+    settings, own = evaluation_settings(run, path, cache="none", image_size=32)
+    assert own
+    assert (settings.path, settings.max_images) == ("photos", 5)
+    assert (settings.cache, settings.image_size) == ("none", 32)
+    assert (settings.download, settings.max_bad_share) == (False, 1.0)
+    assert settings.loader == "auto"
+  assert (run.cache, run.download, run.loader) == ("auto", True, "tf")
+
+
+def test_evaluation_reads_another_folder(tmp_path):
+  fill_folder(tmp_path, 3)
+  run = run_settings(source="tfds", path="gone/away", split="trainB", max_images=5)
+  settings, own = evaluation_settings(run, str(tmp_path))
+  assert not own
+  assert (settings.source, settings.split, settings.max_images) == ("auto", "train", 0)
+  with pytest.raises(MissingData, match="gone/away"):
+    open_source("tfds", "gone/away", data_dir=str(tmp_path))
+
+
+def test_a_given_folder_is_never_the_embedded_photographs(tmp_path, monkeypatch):
+  fill_folder(tmp_path, 3)
+  monkeypatch.chdir(tmp_path)
+  for run in (run_settings(), run_settings(source="samples", path=".")):
+    settings, own = evaluation_settings(run, ".", image_size=16)
+    assert not own
+    assert data.load(settings, everything=True).summary.source == "folder"
+    settings, own = evaluation_settings(run)
+    assert own
+    assert source_kind(settings.source, settings.path) == "samples"
+    settings, own = evaluation_settings(run, "")
+    assert not own
+    with pytest.raises(ValueError, match=r"needs data\.path"):
+      data.load(settings)
+
+
+def test_evaluation_reads_a_split_of_its_own():
+  run = run_settings(path="cycle_gan/monet2photo", split="trainA", max_images=5)
+  for path, split, expected in (
+    (None, None, ("trainA", 5, True)),
+    (None, "trainA", ("trainA", 5, True)),
+    (None, "testA", ("testA", 0, False)),
+    ("cycle_gan/monet2photo", "testA", ("testA", 0, False)),
+    ("tiny_paintings", None, ("train", 0, False)),
+    ("tiny_paintings", "testB", ("testB", 0, False)),
+  ):
+    settings, own = evaluation_settings(run, path, split)
+    assert (settings.split, settings.max_images, own) == expected
+
+
+def test_a_split_of_other_sources_is_refused(tmp_path):
+  for path in (None, str(tmp_path)):
+    with pytest.raises(ValueError, match="testA applies to TFDS data sets only"):
+      evaluation_settings(run_settings(), path, "testA")
 
 
 # TFRecords
@@ -148,16 +212,17 @@ def test_one_tfrecord_file(kaggle):
   assert source.names == sorted(pictures)[4:]
 
 
-@pytest.mark.parametrize("cut", [1, 5, 50])
-def test_whole_records_of_a_truncated_file_are_kept(kaggle, cut):
+def test_complete_records_of_a_truncated_file_are_kept(kaggle):
   folder, pictures = kaggle
   file = folder / "monet04-3.tfrec"
-  file.write_bytes(file.read_bytes()[:-cut])
-  source = open_source(path=str(folder))
-  assert source.names == sorted(pictures)[:6]
-  assert source.skipped == {
-    "monet04-3.tfrec": "truncated or damaged after 2 whole records"
-  }
+  whole = file.read_bytes()
+  for cut in (1, 5, 50):
+    file.write_bytes(whole[:-cut])
+    source = open_source(path=str(folder))
+    assert source.names == sorted(pictures)[:6]
+    assert source.skipped == {
+      "monet04-3.tfrec": "truncated or damaged after 2 whole records"
+    }
 
 
 def test_damaged_record_ends_its_file(kaggle):
@@ -172,7 +237,7 @@ def test_damaged_record_ends_its_file(kaggle):
   assert list(source.skipped) == ["monet00-4.tfrec"]
 
 
-def test_records_without_names_are_named_by_their_place(tf, tmp_path):
+def test_records_without_names_are_named_by_file_and_number(tf, tmp_path):
   records = [example(tf, **{"image/encoded": encode(noise(16, 16))})] * 2
   write_records(tf, tmp_path / "deep" / "a.tfrecord-00000-of-00001", records)
   source = open_source("tfrecord", str(tmp_path))
@@ -182,7 +247,7 @@ def test_records_without_names_are_named_by_their_place(tf, tmp_path):
   ]
 
 
-def test_names_that_come_twice_are_told_apart(tf, tmp_path):
+def test_repeated_names_are_numbered(tf, tmp_path):
   records = [
     example(tf, image_name=b"same", image=encode(noise(16, 16, seed=seed)))
     for seed in range(3)
@@ -207,7 +272,7 @@ def test_records_without_a_picture(tf, tmp_path):
     open_source(path=str(tmp_path))
 
 
-def test_records_that_are_no_examples(tf, tmp_path):
+def test_records_that_are_not_examples(tf, tmp_path):
   path = tmp_path / "x.tfrec"
   whole = example(tf, image=encode(noise(16, 16)))
   write_records(tf, path, [whole, b"\xff" * 40, whole])
@@ -281,14 +346,27 @@ def test_tfds_version_in_the_name(tiny_tfds):
   assert len(source.names) == 2
 
 
-def test_tfds_unknown_split_names_those_there_are(tiny_tfds):
+def test_tfds_unknown_split_lists_the_splits(tiny_tfds):
   with pytest.raises(ValueError, match=r"no split 'train'.*testA, trainA"):
     open_source("tfds", "tiny_paintings", data_dir=str(tiny_tfds))
 
 
+def test_tfds_files_that_are_missing(tiny_tfds, tmp_path):
+  shutil.copytree(tiny_tfds, tmp_path, dirs_exist_ok=True)
+  (file,) = tmp_path.rglob("*-testA.tfrecord*")
+  file.unlink()
+  with pytest.raises(
+    MissingData, match=r"incomplete, .*testA.* is missing: restore it"
+  ):
+    open_source("tfds", "tiny_paintings", split="testA", data_dir=str(tmp_path))
+  assert open_source(
+    "tfds", "tiny_paintings", split="trainA", data_dir=str(tmp_path)
+  ).names
+
+
 def test_tfds_is_not_downloaded_unless_asked(tmp_path):
   pytest.importorskip("tensorflow_datasets")
-  with pytest.raises(FileNotFoundError, match=r"cycle_gan/monet2photo.*--download"):
+  with pytest.raises(MissingData, match=r"cycle_gan/monet2photo.*moved.*--download"):
     load(path="cycle_gan/monet2photo", data_dir=str(tmp_path))
   assert list(tmp_path.iterdir()) == []
 
@@ -306,7 +384,7 @@ def test_tfds_download_of_an_unknown_name(tmp_path):
     load(path="no_such_data_set", data_dir=str(tmp_path), download=True)
 
 
-def test_tfds_download_asks_the_network_and_says_when_it_fails(tmp_path):
+def test_tfds_download_reports_a_network_failure(tmp_path):
   pytest.importorskip("tensorflow_datasets")
   pytest.importorskip(
     "importlib_resources"
@@ -387,10 +465,10 @@ def test_all_photographs_are_there(crops):
 
 
 def test_photographs_are_those_of_scikit_image():
-  from skimage import data
+  from skimage import data as skimage_data
 
-  np.testing.assert_array_equal(samples.pixels("chelsea"), data.chelsea())
-  left, _, _ = data.stereo_motorcycle()
+  np.testing.assert_array_equal(samples.pixels("chelsea"), skimage_data.chelsea())
+  left, _, _ = skimage_data.stereo_motorcycle()
   np.testing.assert_array_equal(samples.pixels("motorcycle"), left)
 
 
@@ -417,17 +495,17 @@ def test_training_and_validation_crops_share_no_pixel(crops):
     assert not np.any(seen["train"] & seen["validation"])
 
 
-def test_no_crop_is_plain(crops):
+def test_every_crop_has_structure(crops):
   found, _ = crops
   for photograph, (left, top, side) in found.values():
     crop = samples.pixels(photograph)[top : top + side, left : left + side]
     assert crop.std(axis=(0, 1)).mean() > 20
 
 
-def test_crops_are_the_pixels_their_names_say(crops):
-  data = load(source="samples", image_size=32, loader="pillow")
-  assert data.summary.notice == ""
-  for examples, split in ((data.train, "train"), (data.validation, "validation")):
+def test_crops_are_the_pixels_that_their_names_state(crops):
+  loaded = load(source="samples", image_size=32, loader="pillow")
+  assert loaded.summary.notice == ""
+  for examples, split in ((loaded.train, "train"), (loaded.validation, "validation")):
     assert all(f"/{split}/" in name for name in examples.names)
     index = len(examples) // 2
     photograph, box = crops[0][examples.names[index]]
@@ -437,21 +515,24 @@ def test_crops_are_the_pixels_their_names_say(crops):
     np.testing.assert_array_equal(examples.images[index], np.asarray(expected))
 
 
-def test_nothing_configured_gives_the_photographs_and_a_notice():
-  data = load(max_images=40, image_size=16, loader="pillow")
-  assert data.summary.source == "samples"
-  assert "No data is configured" in data.summary.notice
-  assert "cycle_gan/monet2photo" in data.summary.notice
+def test_default_settings_give_the_photographs_and_a_notice():
+  summary = load(max_images=40, image_size=16, loader="pillow").summary
+  assert (summary.source, summary.where) == ("samples", "the embedded photographs")
+  assert "No data is configured" in summary.notice
+  assert "cycle_gan/monet2photo" in summary.notice
 
 
 def test_photographs_without_scikit_image(monkeypatch):
   samples.pixels.cache_clear()
+  samples.crops.cache_clear()
   monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
   with pytest.raises(ModuleNotFoundError, match="pip install scikit-image"):
     load(loader="pillow")
 
 
-def test_photographs_that_are_not_installed_are_reported(monkeypatch):
+def test_missing_photographs_are_reported(monkeypatch):
   monkeypatch.setitem(samples.PHOTOGRAPHS, "unicorn", "unicorn.png")
+  samples.crops.cache_clear()
   source = open_source()
+  samples.crops.cache_clear()
   assert source.skipped == {"unicorn": "not shipped with this version of scikit-image"}

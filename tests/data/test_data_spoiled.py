@@ -1,4 +1,4 @@
-"""Pictures that vanish or are spoiled while a run goes on."""
+"""Images that vanish or are damaged during a run."""
 
 import contextlib
 import itertools
@@ -8,12 +8,11 @@ import shutil
 import numpy as np
 import pytest
 import tiny
-from pictures import encode, fill_folder, noise
+from pictures import encode, fill_folder, load, noise
 
 from ctx_encoder.data import (
   TooManyBadImages,
   batch_indices,
-  load,
   train_batches,
   validation_batches,
 )
@@ -23,8 +22,8 @@ from ctx_encoder.training import run as trainer
 from ctx_encoder.training.checkpoint import Checkpoints
 
 LOADERS = ("tf", "pillow")
-COUNT, SIZE = 40, 8  # pictures, and of them a batch
-AHEAD = 12  # batches that a loader may have made ahead of time, and more
+COUNT, SIZE = 40, 8  # images in all, and in a batch
+AHEAD = 12  # at least the number of batches that a loader makes ahead of time
 
 
 def vanish(path):
@@ -52,7 +51,7 @@ def turn_into_a_bomb(path):
   path.write_bytes(encode(np.zeros((200, 200), np.uint8)))
 
 
-FATES = {  # and the reason that is given
+FATES = {  # and the reason reported
   vanish: "cannot be read: No such file or directory",
   become_garbage: "not a picture",
   become_empty: "empty file",
@@ -66,11 +65,11 @@ def open_folder(path, loader, **options):
   if loader == "tf":
     pytest.importorskip("tensorflow")
   options = {"validation_fraction": 0.0, "max_pixels": 10_000} | options
-  return load(path=str(path), loader=loader, cache="none", image_size=16, **options)
+  return load(path, loader=loader, cache="none", image_size=16, **options)
 
 
 def spoil(folder, names):
-  """Lets each fate meet one of the names; returns them in order."""
+  """Applies each fate to one of the names; returns these names in order."""
   victims = [names[3], names[4], names[10], names[20], names[-2], names[-1]]
   for victim, fate in zip(victims, FATES, strict=True):
     fate(folder / victim)
@@ -78,7 +77,7 @@ def spoil(folder, names):
 
 
 @pytest.mark.parametrize("loader", LOADERS)
-def test_batches_stay_full_and_the_others_in_their_places(loader, tmp_path):
+def test_batches_stay_full_and_other_images_in_place(loader, tmp_path):
   names = fill_folder(tmp_path, COUNT)
   data = open_folder(tmp_path, loader)
   with contextlib.closing(train_batches(data.train, batch_size=SIZE, seed=3)) as steps:
@@ -103,7 +102,7 @@ def test_batches_stay_full_and_the_others_in_their_places(loader, tmp_path):
 
 
 @pytest.mark.parametrize("loader", LOADERS)
-def test_validation_does_not_count_them(loader, tmp_path):
+def test_validation_does_not_count_bad_images(loader, tmp_path):
   fill_folder(tmp_path, COUNT)
   data = open_folder(tmp_path, loader, validation_fraction=0.4)
   whole = list(validation_batches(data.validation, batch_size=SIZE))
@@ -115,7 +114,7 @@ def test_validation_does_not_count_them(loader, tmp_path):
 
 
 @pytest.mark.parametrize("loader", LOADERS)
-def test_above_the_share_it_ends(loader, tmp_path):
+def test_iteration_ends_above_max_bad_share(loader, tmp_path):
   names = fill_folder(tmp_path, COUNT)
   data = open_folder(tmp_path, loader, max_bad_share=0.1)
   with contextlib.closing(train_batches(data.train, batch_size=SIZE, seed=3)) as steps:
@@ -128,14 +127,14 @@ def test_above_the_share_it_ends(loader, tmp_path):
     become_garbage(tmp_path / names[30])
     with pytest.raises(
       TooManyBadImages,
-      match=r"5 of 40 pictures .* data\.max_bad_share=0\.1 allows: .* is"
+      match=r"5 of 40 images .* data\.max_bad_share=0\.1 allows: .* is"
       r" picture030\.png: not a picture\.",
     ):
       list(itertools.islice(steps, 2 * AHEAD))
 
 
 @pytest.mark.parametrize("cache", ["memory", "none"])
-def test_the_share_counts_what_was_bad_from_the_start(cache, tmp_path):
+def test_max_bad_share_includes_images_bad_from_the_start(cache, tmp_path):
   names = fill_folder(tmp_path, COUNT)
   for name in names[:5]:
     become_garbage(tmp_path / name)
@@ -171,7 +170,7 @@ def records(tmp_path):
 
 
 @pytest.mark.parametrize("loader", LOADERS)
-def test_records_that_are_replaced(loader, records):
+def test_bad_records_are_replaced(loader, records):
   data = open_folder(records, loader)
   assert len(data.train) == COUNT
   size = (records / "part2.tfrec").stat().st_size
@@ -186,12 +185,12 @@ def test_records_that_are_replaced(loader, records):
   assert data.summary.skipped.keys() == {f"{number:03d}" for number in range(30)}
 
 
-# Whole runs
+# Complete runs
 
 
 @pytest.fixture
 def run(photographs, tmp_path, monkeypatch):
-  """Returns a function that trains while two pictures vanish, and what it said."""
+  """Returns a function that trains while two images vanish, and reports."""
   tiny.use_mosaics(monkeypatch)
   monkeypatch.setattr(figures, "curves", lambda *args, **kwargs: None)
   folder = tmp_path / "pictures"
@@ -224,7 +223,7 @@ def run(photographs, tmp_path, monkeypatch):
   return train
 
 
-def test_a_run_goes_on_and_tells(run, tmp_path):
+def test_a_run_continues_and_reports_skipped_images(run, tmp_path):
   outcome, said = run()
   assert outcome.reason == "finished"
   assert "Skipped 2: picture00" in said
@@ -239,7 +238,7 @@ def test_a_run_goes_on_and_tells(run, tmp_path):
   assert counts[-1] == 2
 
 
-def test_a_run_ends_above_the_share(run, tmp_path):
-  with pytest.raises(TooManyBadImages, match=r"2 of 20 pictures .*max_bad_share=0.05"):
+def test_a_run_ends_above_max_bad_share(run, tmp_path):
+  with pytest.raises(TooManyBadImages, match=r"2 of 20 images .*max_bad_share=0.05"):
     run(data__max_bad_share=0.05)
   assert Checkpoints(tmp_path / "run" / "checkpoints").latest() is not None

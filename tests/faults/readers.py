@@ -1,14 +1,14 @@
-"""Gives mutated files to every reader: pictures, TFRecords, weights.
+"""Feeds mutated files to every reader: images, TFRecords, weights.
 
   python tests/faults/readers.py
   python tests/faults/readers.py --only jpeg webp
 
-Bits are flipped, bytes set to extremes, and pieces cut out, repeated, zeroed, moved or
-taken from another file. A reader may give something or refuse it in its own way:
-BadImage, ValueError, or by putting it down as skipped. Each kind is read in a process
-of its own: what ends that process, what takes longer than 30 seconds, and every other
-exception is a failure, and so is any sign of unpickling. Bombs are small files whose
-headers announce up to 65535x65535 pixels.
+Mutations flip bits, set bytes to extremes, and cut out, repeat, zero or move pieces, or
+take them from another file. A reader may return a result or refuse the file in its own
+way: BadImage, ValueError, or a skipped entry. Failures are any other exception, a
+process that ends, a case of more than 30 seconds, and any sign of unpickling; each kind
+is read in a process of its own. Bombs are small files whose headers state up to
+65535x65535 pixels.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator
 import table
 
 TESTS = pathlib.Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS), str(TESTS.parent)]
+sys.path[:0] = [str(TESTS / "support"), str(TESTS / "models"), str(TESTS.parent)]
 
 import pictures  # noqa: E402
 from PIL import Image  # noqa: E402
@@ -39,7 +39,7 @@ from ctx_encoder.data import tfrecord  # noqa: E402
 from ctx_encoder.data.decode import BadImage, decode  # noqa: E402
 
 MAX_PIXELS = 1_000_000
-PATIENCE = 30  # seconds, and for the first file of a process ten times as many
+PATIENCE = 30  # seconds per case; ten times as many for the first of a process
 FORBIDDEN = ("pickle.find_class", "os.system", "subprocess.Popen", "socket.connect")
 
 Cases = Callable[[random.Random], bytes]
@@ -49,7 +49,7 @@ Read = Callable[[bytes], object]
 def main() -> None:
   parser = table.parser(__doc__)
   parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS))
-  parser.add_argument("--child", nargs=2, type=int, help="first and last case: read")
+  parser.add_argument("--child", nargs=2, type=int, help="first case, and last one + 1")
   args = parser.parse_args()
   if args.child:
     return child(args.only[0], range(*args.child), args.seed)
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def fuzz(kind: str, count: int, seed: int) -> table.Row:
-  """Lets processes read all cases, and starts another where one has ended."""
+  """Reads all cases in a child process, and starts another one if it ends."""
   outcomes, wrong, at, peak = Counter(), [], 0, 0
   while at < count:
     lines: queue.Queue[str | None] = queue.Queue()
@@ -114,13 +114,13 @@ def drain(stream, take: Callable[[str | None], None] | None) -> None:
 
 
 def child(kind: str, numbers: range, seed: int) -> None:
-  """Reads mutated files; prints a line for each: its number, outcome, memory."""
+  """Reads mutated files; prints number, outcome and memory growth of each."""
   warnings.simplefilter("ignore")
   forbidden: list[str] = []
   _, make, read = KINDS[kind]
   cases = make()
   with contextlib.suppress(Exception):
-    read(cases(random.Random(seed)))  # imports what is needed, before memory is noted
+    read(cases(random.Random(seed)))  # imports everything before memory is measured
   sys.addaudithook(lambda event, _: event in FORBIDDEN and forbidden.append(event))
   before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   for number in numbers:
@@ -132,13 +132,13 @@ def child(kind: str, numbers: range, seed: int) -> None:
     except Exception as error:
       outcome = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     if forbidden:
-      outcome = f"it has done {forbidden.pop()}"
+      outcome = f"forbidden event {forbidden.pop()}"
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     print(number, outcome, 1024 * grown, sep="\t", flush=True)
 
 
 def mutated(data: bytes, other: bytes, draw: random.Random) -> bytes:
-  """Returns a file after one to four mutations, more of them near its start."""
+  """Applies one to four mutations, more often near the start of the file."""
   found = bytearray(data)
   for _ in range(draw.randint(1, 4)):
     size = len(found)
@@ -184,7 +184,7 @@ def encoded(kind: str, **options) -> Cases:
 
 
 def bombs() -> Cases:
-  """Headers that announce more than is allowed, before little or nothing."""
+  """Headers that state more pixels than allowed, before little or no data."""
 
   def put(data: bytes, at: int, form: str, *numbers: int) -> bytes:
     packed = struct.pack(form, *numbers)
@@ -215,7 +215,7 @@ def bombs() -> Cases:
       case 4:
         low = [n.to_bytes(3, "little") for n in (width - 1, height - 1)]
         return webp[:24] + b"".join(low) + webp[30:]
-      case _:  # a TIFF of one strip that is not there
+      case _:  # a TIFF whose only strip is missing
         tags = [(256, width), (257, height), (258, 8), (259, 1), (262, 1)]
         tags += [(273, 8), (277, 1), (278, height), (279, width * height % 2**32)]
         body = b"".join(struct.pack("<HHII", tag, 4, 1, x) for tag, x in tags)
@@ -228,10 +228,10 @@ def refuse_bomb(data: bytes) -> None:
   try:
     decode(data, 32, MAX_PIXELS)
   except BadImage as error:
-    # libwebp refuses a canvas that its pictures do not fill by itself.
+    # libwebp itself refuses a canvas that its frames do not fill.
     if "max_pixels" in str(error) or data[:4] == b"RIFF":
       return
-    raise RuntimeError(f"{data[:4]!r} was refused for: {error}") from error
+    raise RuntimeError(f"{data[:4]!r} was refused with: {error}") from error
   raise RuntimeError("it was decoded")
 
 
@@ -246,7 +246,7 @@ def scratch() -> pathlib.Path:
 
 
 def read_records(data: bytes) -> int | None:
-  """Reads all pictures that a file lists; returns how many, or None."""
+  """Reads all images of a TFRecord file; returns their number, or None for 0."""
   path = scratch() / "x.tfrec"
   path.write_bytes(data)
   names, read, _ = tfrecord.list_tfrecords(path)
@@ -288,7 +288,7 @@ def damaged_records() -> Cases:
 
 
 def damaged_examples() -> Cases:
-  """Records that are not what they should be, with the right checksums."""
+  """Mutated records with correct checksums."""
   whole = list(examples())
   return lambda draw: written([mutated(*draw.sample(whole, 2), draw) for _ in whole])
 
@@ -297,7 +297,7 @@ def damaged_examples() -> Cases:
 
 
 def weights(name: str) -> Cases:
-  import test_weights  # its writers, which need PyTorch, h5py and safetensors
+  import test_weights  # needs PyTorch, h5py and safetensors
 
   test_weights.WRITERS[name](scratch() / name)
   whole = (scratch() / name).read_bytes()

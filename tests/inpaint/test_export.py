@@ -67,7 +67,7 @@ def expected_of(workdir):
     keys = jnp.stack(
       [jax.random.fold_in(jax.random.key(0), i) for i in range(len(images))]
     )
-  complete = make_complete(model.generator, model.variables, model.task)
+  complete = make_complete(model.generator, model.variables, model.view)
   return np.asarray(complete(images, masks > 0, keys)).astype(int)
 
 

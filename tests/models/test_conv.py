@@ -1,4 +1,4 @@
-"""The convolutions equal the stock ones of `jax.lax`, and lower to them off the CPU."""
+"""Convolutions equal those of `jax.lax`, and are those on accelerators."""
 
 import functools
 
@@ -10,14 +10,15 @@ import pytest
 from jax import lax
 from jax.test_util import check_grads
 
-from ctx_encoder.models.ops import conv
+from ctx_encoder.models.ops import conv, cpu_conv
+from ctx_encoder.models.ops.pool import max_pool
 
 NHWC = ("NHWC", "HWIO", "NHWC")
-# float32 sums of up to some thousand products in another order: a few ulp (1.2e-7) of
-# the largest value. The most that these cases show is 1.1e-6.
+# float32 sums of up to some thousand products in another order differ by a few ulp
+# (1.2e-7) of the largest value; the largest difference of these cases is 1.1e-6.
 TOLERANCE = 3e-6
 
-# (input, kernel, stride, padding): the comment says which piece of the code it takes.
+# (input, kernel, stride, padding); comments name the code path.
 CONVOLUTIONS = {
   # Photos generator
   "photos_first": ((1, 128, 128, 3), (11, 11, 3, 8), 4, "VALID"),  # 1 row is left over
@@ -191,7 +192,7 @@ def test_transposed_convolution_and_its_gradients(name):
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
 @pytest.mark.parametrize("size", [1, 5])
-def test_transposed_convolution_with_the_kernel_as_it_is(padding, size):
+def test_transposed_convolution_without_transposed_kernel(padding, size):
   x, kernel = operands((3, size, size, 5), (4, 4, 5, 6))
 
   def our_function(x, kernel):
@@ -253,7 +254,18 @@ def test_vmap(name, in_axes):
   assert_close(*both(mapped, our_function, stock_function, x, kernel))
 
 
-def test_not_under_jit():
+def test_forward_mode_is_refused():
+  x, kernel = operands((1, 5, 5, 2), (3, 3, 2, 2))
+  for function in (
+    ours(1, "SAME"),
+    ours_transposed((2, 2), "SAME"),
+    lambda x, kernel: max_pool(x, 2, 2, "VALID"),
+  ):
+    with pytest.raises(TypeError, match="forward-mode"):
+      jax.jvp(function, (x, kernel), (x, kernel))
+
+
+def test_without_jit():
   our_function, stock_function, args = case("strided")
   actual = value_and_gradients(our_function, *args)
   assert_close(actual, jax.jit(gradients_of(stock_function))(*args))
@@ -312,7 +324,7 @@ FALLBACKS = {
 
 
 @pytest.mark.parametrize("name", FALLBACKS)
-def test_whatever_the_rewrites_do_not_cover_is_the_stock_convolution(name):
+def test_other_convolutions_are_the_stock_ones(name):
   kwargs = {"window_strides": (2, 2), "dimension_numbers": NHWC} | FALLBACKS[name]
   x, kernel = operands(kwargs.pop("lhs", (2, 4, 8, 4)), kwargs.pop("rhs", (4, 4, 4, 6)))
   kwargs["padding"] = "SAME" if "lhs_dilation" not in kwargs else ((1, 1), (1, 1))
@@ -331,7 +343,7 @@ def test_errors_are_those_of_the_stock_convolution():
     ours(2, "SAME")(x[..., :3].astype(jnp.bfloat16), kernel)
 
 
-def test_flax_layers_take_it():
+def test_inside_of_a_flax_layer():
   x, kernel = operands((2, 9, 9, 3), (4, 4, 3, 8))
   layer = nn.Conv(8, (4, 4), strides=2, padding="SAME", use_bias=False)
   ours_inside = layer.clone(conv_general_dilated=conv.conv_general_dilated)
@@ -375,7 +387,7 @@ def test_accelerators_get_the_stock_convolutions(name, platform):
 
 
 @pytest.mark.parametrize("name", LOWERED)
-def test_cpus_get_no_convolution_of_a_dilated_input(name):
+def test_cpus_get_no_convolutions_of_dilated_inputs(name):
   our_function, stock_function, args = case(name)
   text = lowered(our_function, args, "cpu")
   assert not any("lhs_dilate = [2" in window for window in windows(text))
@@ -398,7 +410,7 @@ def test_float32_stays_float32_where_float64_is_enabled(name):
 
 def test_space_to_depth():
   x = np.arange(2 * 4 * 6 * 3).reshape(2, 4, 6, 3)
-  y = conv.space_to_depth(jnp.asarray(x), 2)
+  y = cpu_conv.space_to_depth(jnp.asarray(x), 2)
   assert y.shape == (2, 2, 3, 12)
   for row in range(2):
     for column in range(3):
@@ -417,10 +429,10 @@ POOLS = {
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("name", POOLS)
-def test_max_pool_is_flax_s(name, dtype):
+def test_max_pool_equals_flax(name, dtype):
   size, window, stride, padding = POOLS[name]
   rng = np.random.default_rng(0)
-  # Whole numbers, of which many are equal: the gradient goes to the first of them.
+  # Integers, many of them equal: the first of equals gets the gradient.
   x = jnp.asarray(rng.integers(-3, 4, (2, size, size + 1, 5)), dtype)
 
   def stock(x):
@@ -428,7 +440,7 @@ def test_max_pool_is_flax_s(name, dtype):
 
   expected, pull = jax.vjp(stock, x)
   g = jnp.asarray(rng.integers(1, 100, expected.shape), dtype)
-  got, our_pull = jax.vjp(lambda x: conv.max_pool(x, window, stride, padding), x)
+  got, our_pull = jax.vjp(lambda x: max_pool(x, window, stride, padding), x)
   np.testing.assert_array_equal(got, expected)
   exact = dtype == jnp.float32  # bfloat16 sums depend on their order
   np.testing.assert_allclose(

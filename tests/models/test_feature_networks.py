@@ -1,4 +1,4 @@
-"""Feature networks equal NumPy's, PyTorch's and Keras's, with their weights."""
+"""Feature networks equal NumPy's, PyTorch's and Keras's with the same weights."""
 
 import functools
 
@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from ctx_encoder.data import samples
-from ctx_encoder.models.feature_nets import vgg
-from ctx_encoder.models.feature_nets.alexnet import AlexNet
-from ctx_encoder.models.feature_nets.random_filters import multi_scale_features
-from ctx_encoder.models.feature_nets.squeezenet import SqueezeNet
-from ctx_encoder.models.feature_nets.vgg import VGG, feature_function
-from ctx_encoder.models.weights import read as weights
+from ctx_encoder.models import (
+  VGG,
+  AlexNet,
+  SqueezeNet,
+  feature_function,
+  multi_scale_features,
+  weights,
+)
+from ctx_encoder.models.feature_nets import network
 
 SIZES = {"vgg16": (32, 34), "vgg19": (33, 32), "alex": (67, 71), "squeeze": (35, 38)}
 NETWORKS = {
@@ -89,7 +92,7 @@ def random_weights(name, convolutions=None):
 
 
 def numpy_features(name, x, taps=()):
-  """All layers up to the last of `taps`, in the type of `x`, `[B, H, W, 3]`."""
+  """All layers up to the last tap, in the type of `x`, `[B, H, W, 3]`."""
   arrays, found = random_weights(name), {}
 
   def convolve(x, prefix, stride=1, padding=0):
@@ -126,7 +129,7 @@ def numpy_features(name, x, taps=()):
 
 
 def torch_layers(name):
-  """The layers of PyTorch, without weights of their own, in order."""
+  """PyTorch's layers in order, with arbitrary weights."""
   torch = pytest.importorskip("torch")
   nn, inputs = torch.nn, 3
 
@@ -166,7 +169,7 @@ def torchvision_input(images):
 
 
 def assert_close(actual, expected):
-  """Up to rounding, of which most is that of the largest values."""
+  """Up to rounding errors of the largest values."""
   expected = np.asarray(expected)
   assert actual.shape == expected.shape
   np.testing.assert_allclose(actual, expected, 1e-4, 2e-5 * np.abs(expected).max())
@@ -224,7 +227,7 @@ def test_every_layer_equals_pytorch(name):
   ],
 )
 def test_gradients_equal_differences(name, taps):
-  """Differences of NumPy's float64: of float32 they would be noise."""
+  """Compares with differences in float64; those in float32 would be noise."""
   x = images(*SIZES[name], batch=1)
 
   def energy(features):
@@ -274,7 +277,7 @@ def test_every_layer_equals_keras(depth, tmp_path):
     assert_close(actual[layer], keras.ops.convert_to_numpy(features))
 
 
-def test_weights_need_reach_no_further_than_the_taps():
+def test_only_weights_up_to_the_deepest_tap_are_needed():
   arrays = random_weights("vgg16", 4)  # up to conv2_2
   x = jnp.asarray(images(8, 8), jnp.float32)
   features = feature_function(VGG(16), arrays, ["relu2_2", "pool2", "relu1_1"])(x)
@@ -283,7 +286,7 @@ def test_weights_need_reach_no_further_than_the_taps():
     "pool2": (2, 2, 2, 128),
     "relu1_1": (2, 8, 8, 64),
   }
-  variables = vgg.network_variables(VGG(16), arrays, ["relu1_1"])
+  variables = network.network_variables(VGG(16), arrays, ["relu1_1"])
   assert list(variables["params"]) == ["conv1_1"]
   with pytest.raises(ValueError, match=r"pool3 needs features\.10\.weight"):
     feature_function(VGG(16), arrays, ["relu1_1", "pool3"])
@@ -296,7 +299,7 @@ def shallow():
   return feature_function(VGG(16), random_weights("vgg16", 2), ["pool1", "relu1_1"])
 
 
-def test_features_are_a_pytree_of_parameters(shallow):
+def test_feature_functions_are_pytrees_of_parameters(shallow):
   assert len(jax.tree.leaves(shallow)) == 4
   x = jnp.asarray(images(6, 6), jnp.float32)
   plain = shallow(x)
@@ -316,7 +319,7 @@ def test_features_under_vmap(shallow):
 def test_features_of_half_precision(shallow):
   x = jnp.asarray(images(6, 6), jnp.bfloat16)
   exact = shallow(x.astype(jnp.float32))
-  for tap, features in shallow(x).items():  # only the images are of half precision
+  for tap, features in shallow(x).items():  # only the images have half precision
     assert features.dtype == jnp.float32
     np.testing.assert_array_equal(features, exact[tap])
   network = VGG(16, jnp.bfloat16)
@@ -326,41 +329,33 @@ def test_features_of_half_precision(shallow):
   assert 0 < error.max() < 0.05 * exact["pool1"].max()
 
 
-def test_no_images_no_features(shallow):
+def test_features_of_an_empty_batch(shallow):
   assert shallow(jnp.zeros((0, 6, 6, 3)))["pool1"].shape == (0, 3, 3, 64)
 
 
-def test_what_is_not_finite_stays_visible(shallow):
+def test_nonfinite_pixels_give_nonfinite_features(shallow):
   x = jnp.asarray(images(6, 6), jnp.float32)
   for tap, features in shallow(x.at[1, 3, 3, 0].set(np.nan)).items():
     assert np.isfinite(features[0]).all(), tap
     assert not np.isfinite(features[1]).all(), tap
 
 
-@networks
-@pytest.mark.parametrize("shape", [(2, 32, 32), (2, 32, 32, 1), (32, 32, 3)])
-def test_images_of_wrong_shapes_are_refused_while_tracing(name, shape):
-  network = NETWORKS[name]
-  features = feature_function(network, random_weights(name), network.layers[:1])
-  with pytest.raises(ValueError, match=r"images must be \[B, H, W, 3\], not \("):
-    jax.eval_shape(features, jax.ShapeDtypeStruct(shape, jnp.float32))
-
-
-@pytest.mark.parametrize(
-  ("name", "side", "layer"),
-  [
+def test_wrong_images_are_refused_while_tracing():
+  for name, module in NETWORKS.items():
+    features = feature_function(module, random_weights(name), module.layers[:1])
+    for shape in ((2, 32, 32), (2, 32, 32, 1), (32, 32, 3)):
+      with pytest.raises(ValueError, match=r"images must be \[B, H, W, 3\], not \("):
+        jax.eval_shape(features, jax.ShapeDtypeStruct(shape, jnp.float32))
+  for name, side, layer in (
     ("vgg16", 3, "pool2"),
     ("alex", 6, "relu1"),
     ("alex", 10, "pool1"),
     ("squeeze", 2, "relu1"),
     ("squeeze", 4, "pool1"),
-  ],
-)
-def test_images_that_are_too_small_are_refused_while_tracing(name, side, layer):
-  network = NETWORKS[name]
-  features = feature_function(network, random_weights(name), [layer])
-  with pytest.raises(ValueError, match=f"too small: {layer} "):
-    jax.eval_shape(features, jax.ShapeDtypeStruct((1, side, 99, 3), jnp.float32))
+  ):
+    features = feature_function(NETWORKS[name], random_weights(name), [layer])
+    with pytest.raises(ValueError, match=f"too small: {layer} "):
+      jax.eval_shape(features, jax.ShapeDtypeStruct((1, side, 99, 3), jnp.float32))
 
 
 def test_wrong_weights_and_layers_are_named():
@@ -373,13 +368,13 @@ def test_wrong_weights_and_layers_are_named():
     ValueError, match=r"features\.2\.bias must be \(64,\) for .*pool1"
   ):
     feature_function(VGG(16), short, ["pool1"])
-  feature_function(VGG(16), short, ["relu1_1"])  # which does without
+  feature_function(VGG(16), short, ["relu1_1"])  # which does not need it
   with pytest.raises(
     ValueError, match=r"features\.0\.weight or block1_conv1/kernel.*a"
   ):
     feature_function(VGG(16), {"a": np.zeros(3)}, ["relu1_1"])
   with pytest.raises(
-    ValueError, match=r"array features\.0\.weight, with .*none at all"
+    ValueError, match=r"array features\.0\.weight, the first .*no arrays"
   ):
     feature_function(AlexNet(), {}, ["relu1"])
   with pytest.raises(
@@ -395,7 +390,7 @@ def test_wrong_weights_and_layers_are_named():
 # Random filters
 
 
-def test_filters_are_of_mean_zero_and_depend_on_the_key_alone():
+def test_filters_have_mean_zero_and_depend_only_on_the_key():
   features = multi_scale_features(jax.random.key(0), kernels=(3, 6), channels=5)
   filters = jax.tree.leaves(features)
   assert [f.shape for f in filters] == [(3, 3, 3, 5), (6, 6, 3, 5)]
@@ -413,7 +408,7 @@ def test_filters_are_of_mean_zero_and_depend_on_the_key_alone():
   assert jnp.abs(other - same).max() > 0.1
 
 
-def test_random_features_by_their_definition():
+def test_random_features_equal_scipys_correlation():
   scipy = pytest.importorskip("scipy.signal")
   features = multi_scale_features(jax.random.key(0), kernels=(3, 9), channels=2)
   x = images(20, 23, batch=1)
@@ -433,7 +428,7 @@ def test_random_features_by_their_definition():
   assert all(jnp.abs(f).max() < 1e-4 for f in blank.values())
 
 
-def test_random_features_of_photographs_are_of_about_unit_size():
+def test_random_features_of_photographs_are_about_one():
   pytest.importorskip("skimage")
   features = jax.jit(multi_scale_features(jax.random.key(0)))
   sizes = []
@@ -456,7 +451,7 @@ def gram_matrices(features, x):
 
 
 def streaks(draw, count, across):
-  """Noise that is smooth along one axis, of the same values whichever that is."""
+  """Noise that is smooth along one axis, with the same values for both axes."""
   noise = draw.normal(size=(count, 40, 40))
   smooth = sum(np.roll(noise, shift, axis=2) for shift in range(6))
   values = np.linspace(0, 1, 1600)[smooth.reshape(count, -1).argsort().argsort()]
@@ -465,7 +460,7 @@ def streaks(draw, count, across):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_gram_matrices_tell_textures_apart(seed):
+def test_gram_matrices_distinguish_textures(seed):
   draw = np.random.default_rng(seed)
   pictures = np.concatenate([streaks(draw, 12, across) for across in (False, True)])
   labels = np.repeat([0, 1], 12)
@@ -478,16 +473,11 @@ def test_gram_matrices_tell_textures_apart(seed):
   assert right > 0.9  # chance: 0.5
 
 
-@pytest.mark.parametrize("shape", [(2, 20, 20), (2, 20, 20, 4), (2, 14, 20, 3)])
-def test_wrong_images_for_random_filters_are_refused(shape):
+def test_wrong_arguments_of_random_filters_are_refused():
   features = multi_scale_features(jax.random.key(0))
-  with pytest.raises(ValueError, match="at least 15 pixels a side, not"):
-    jax.eval_shape(features, jax.ShapeDtypeStruct(shape, jnp.float32))
-
-
-@pytest.mark.parametrize(
-  "wrong", [{"kernels": (3, 2)}, {"kernels": ()}, {"channels": 0}]
-)
-def test_wrong_sizes_of_random_filters_are_refused(wrong):
-  with pytest.raises(ValueError, match="kernels must be of 3 pixels or more"):
-    multi_scale_features(jax.random.key(0), **wrong)
+  for shape in ((2, 20, 20), (2, 20, 20, 4), (2, 14, 20, 3)):
+    with pytest.raises(ValueError, match="sides of at least 15 pixels, not"):
+      jax.eval_shape(features, jax.ShapeDtypeStruct(shape, jnp.float32))
+  for wrong in ({"kernels": (3, 2)}, {"kernels": ()}, {"channels": 0}):
+    with pytest.raises(ValueError, match="kernels must be at least 3"):
+      multi_scale_features(jax.random.key(0), **wrong)

@@ -1,4 +1,4 @@
-"""Weights to and from Keras models that are written from the report's tables."""
+"""Weights to and from Keras models built from the report's tables."""
 
 import functools
 import json
@@ -12,12 +12,14 @@ from command import call
 from keras_networks import NETWORKS, randomize
 
 from ctx_encoder.apps.commands import export_keras, import_keras
-from ctx_encoder.models.weights import read as weights
+from ctx_encoder.models import layers as our_layers
+from ctx_encoder.models import monet, weights
+from ctx_encoder.models.weights import keras as keras_weights
 from ctx_encoder.training import run as trainer
 from ctx_encoder.training import trained
 
 pytest.importorskip("h5py")
-# Keras's, of TensorFlow's variables.
+# A warning of Keras about TensorFlow's variables.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 
 # Narrow; at 128 Monet has more than ten BatchNorm layers, whose names Keras counts.
@@ -32,7 +34,7 @@ def keras():
 
 @pytest.fixture(scope="module")
 def models(keras):
-  """The Keras models with random weights, trained for a step, and named by chance."""
+  """Keras models with random weights and layer numbers, trained for a step."""
   made = {}
   for name, (width, size) in SHAPES.items():
     keras.layers.Conv2D(1, 1)  # so that no name begins at 0
@@ -109,6 +111,34 @@ def test_keras_loads_what_is_exported(
   assert [type(layer) for layer in names["model"].layers] == kinds
 
 
+def test_resize_decoders_equal_keras(keras, tmp_path):
+  settings = our_layers.Settings(width=1 / 32)
+  generator = monet(16, upsample="resize", settings=settings)
+  rng = np.random.default_rng(0)
+  shapes = jax.eval_shape(
+    generator.init, jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32)
+  )
+
+  def drawn(leaf):
+    if len(leaf.shape) == 1:  # biases, and scales and variances, which are positive
+      return np.float32(rng.uniform(0.2, 0.6, leaf.shape))
+    summed = np.prod(leaf.shape[:-1])
+    return np.float32(rng.normal(0, summed**-0.5, leaf.shape))
+
+  variables = jax.tree.map(drawn, shapes)
+  layers, path = keras_weights.table(generator, shapes["params"]), tmp_path / "a.h5"
+  keras_weights.write(path, layers, variables)
+  scope = {}
+  exec(keras_weights.code(layers, (16, 16, 3), str(path)), scope)
+  images = np.float32(rng.uniform(-1, 1, (2, 16, 16, 3)))
+  expected = scope["model"](images, training=False).numpy()
+  found = infer(generator, variables, images)
+  assert expected.std() > 0.01
+  np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+  read, _ = keras_weights.read(weights.load(path), layers, shapes)
+  jax.tree.map(np.testing.assert_array_equal, read, variables)
+
+
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("file", ["m.keras", "m.weights.h5", "m.h5", "whole.h5"])
 def test_what_keras_saves_is_imported(models, tmp_path, capsys, name, file):
@@ -125,7 +155,7 @@ def test_what_keras_saves_is_imported(models, tmp_path, capsys, name, file):
   model = trained.load(workdir)
   check(model, theirs)
   assert model.config.model.generator == name
-  # What was taken for what, in the order of the layers.
+  # The matches, in the order of the layers.
   first, *_ = (layer for layer in theirs.layers if layer.weights)
   assert out.split()[:2] == [first.name, "encoder/stage1/conv"]
   assert model.step == import_keras.STEP
@@ -140,7 +170,7 @@ def save_listed(model, path):
 
 
 @pytest.mark.parametrize("suffix", [".weights.h5", ".h5"])
-def test_there_and_back_nothing_changes(workdirs, tmp_path, suffix):
+def test_export_and_import_change_nothing(workdirs, tmp_path, suffix):
   path, workdir = tmp_path / f"ours{suffix}", tmp_path / "run"
   call(export_keras, "--workdir", workdirs["monet"], "--output", path)
   arguments = import_arguments("monet", path, workdir, ema_decay=0.9)
@@ -149,7 +179,7 @@ def test_there_and_back_nothing_changes(workdirs, tmp_path, suffix):
   jax.tree.map(np.testing.assert_array_equal, back.variables, there.variables)
 
 
-def test_an_imported_model_is_trained_on(workdirs, tmp_path, photographs):
+def test_an_imported_model_can_be_trained(workdirs, tmp_path, photographs):
   path, workdir = tmp_path / "ours.weights.h5", tmp_path / "run"
   small = {"data__image_size": 16, "data__path": str(photographs)}
   first = tiny.untrained_run(tmp_path / "first", 5000, **fields("photos") | small)
@@ -194,17 +224,17 @@ def test_the_archive_is_not_run(models, tmp_path):
   [
     (
       {"model__width": 0.125},
-      "Layer conv2d of the file does not fit encoder/stage1/conv: its kernel is"
+      "Layer conv2d of the file does not match encoder/stage1/conv: its kernel is"
       " (11, 11, 3, 6), not (11, 11, 3, 12).",
     ),
     (
       {"model__depth": 1},
-      "Layer conv2d_4 of the file does not fit encoder/stage5/conv: its kernel is"
+      "Layer conv2d_4 of the file does not match encoder/stage5/conv: its kernel is"
       " (3, 3, 24, 16), not (3, 3, 24, 24).",
     ),
     (
       {"data__image_size": 128},
-      "Layer conv2d_transpose_3 of the file does not fit decoder/stage4/conv: its",
+      "Layer conv2d_transpose_3 of the file does not match decoder/stage4/conv: its",
     ),
     ({"model__bottleneck": "channelwise"}, "model.bottleneck=channelwise"),
     ({"model__noise_dim": 2}, "model.noise_dim"),
@@ -213,7 +243,7 @@ def test_the_archive_is_not_run(models, tmp_path):
     ({"batch_size": 0}, "'batch_size' must be within"),
   ],
 )
-def test_what_does_not_fit_is_named(workdirs, tmp_path, capsys, changes, message):
+def test_mismatches_are_named(workdirs, tmp_path, capsys, changes, message):
   path, workdir = tmp_path / "ours.weights.h5", tmp_path / "run"
   call(export_keras, "--workdir", workdirs["photos"], "--output", path)
   capsys.readouterr()
@@ -225,7 +255,7 @@ def test_what_does_not_fit_is_named(workdirs, tmp_path, capsys, changes, message
   assert not workdir.exists()
 
 
-def test_a_layer_too_many_and_a_strange_one(workdirs, tmp_path, capsys):
+def test_surplus_and_unknown_layers_are_named(workdirs, tmp_path, capsys):
   import h5py
 
   path = tmp_path / "ours.weights.h5"
@@ -238,13 +268,13 @@ def test_a_layer_too_many_and_a_strange_one(workdirs, tmp_path, capsys):
     file["layers/dense_1/vars/1"] = np.zeros(3, np.float32)
   assert call(import_keras, *arguments) == 1
   assert (
-    "The file has 2 dense layers and the network 1: without partner is layers/dense_1."
+    "The file has 2 dense layers and the network 1; unmatched layers: layers/dense_1."
     in capsys.readouterr().err
   )
   with h5py.File(path, "a") as file:
     del file["layers/dense_1/vars/1"]
   assert call(import_keras, *arguments) == 1
-  assert "layers/dense_1 of the file is of no kind" in capsys.readouterr().err
+  assert "layers/dense_1 of the file has weights of a kind" in capsys.readouterr().err
 
 
 def test_bad_files_and_folders(workdirs, tmp_path, capsys):

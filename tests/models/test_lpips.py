@@ -1,4 +1,4 @@
-"""LPIPS against the published package, and against its definition in NumPy."""
+"""LPIPS equals the published package and its definition in NumPy."""
 
 import sys
 import types
@@ -112,7 +112,7 @@ def test_values_and_gradients(name):
     for h in (step, -step)
   )
   along = (slope * direction).sum()
-  # Relative to what a sum of so many terms of either sign comes to.
+  # Relative to the standard deviation of a sum of terms of random signs.
   error = np.abs(along - (there - back) / (2 * step)) / np.linalg.norm(slope)
   assert error < 0.02
 
@@ -205,7 +205,7 @@ def test_vmap_and_weights_as_arguments(alex, jitted):
   assert len(jax.tree.leaves(alex)) == 2 * 5 + 5
 
 
-def test_half_precision_is_of_the_images_alone(jitted):
+def test_half_precision_images(jitted):
   halves = [x.astype(jnp.bfloat16) for x in batch("alex")[:2]]
   values = jitted(*halves)
   assert values.dtype == jnp.float32
@@ -213,13 +213,13 @@ def test_half_precision_is_of_the_images_alone(jitted):
   np.testing.assert_allclose(values, expected, 1e-6)
 
 
-def test_no_images_no_distances(jitted):
+def test_distances_of_an_empty_batch(jitted):
   nothing = jnp.zeros((0, 64, 64, 3))
   assert jitted(nothing, nothing).shape == (0,)
   assert jitted(nothing, nothing, nothing[..., :1]).shape == (0,)
 
 
-def test_what_is_not_finite_stays_visible(jitted):
+def test_nonfinite_pixels_give_nonfinite_distances(jitted):
   predictions, targets, region = batch("alex")
   bad = predictions.at[0, 30, 30, 1].set(np.nan)
   for given in ((), (region,)):
@@ -239,7 +239,7 @@ def test_features_of_zeros_have_gradients():
   np.testing.assert_array_equal(slope, 0)
 
 
-def test_divided_features_keep_their_gradient_where_they_are_zero():
+def test_normalised_zeros_have_finite_gradients():
   slope = jax.grad(lambda x: lpips._unit(x).sum())(jnp.zeros((1, 1, 1, 2)))
   assert np.isfinite(slope).all()
 

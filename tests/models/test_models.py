@@ -1,6 +1,7 @@
-"""The networks' parts, sizes, dropout, noise, precision and receptive field."""
+"""Parts of the networks: sizes, dropout, noise, precision, receptive field, options."""
 
 import functools
+import itertools
 import math
 
 import jax
@@ -15,6 +16,7 @@ from ctx_encoder.models import (
   Settings,
   Stage,
   bottleneck,
+  decoder,
   encoder,
   fold_batch_norm,
   layers,
@@ -68,42 +70,46 @@ def random_images(*shape, seed=1):
 # Generators and their parts
 
 
-@pytest.mark.parametrize("size", [16, 32, 64, 256, 1024])
-@pytest.mark.parametrize(
-  ("name", "code"), [("photos", (2, 2, 256)), ("monet", (4, 4, 512))]
-)
-def test_every_image_size_gets_the_same_code(name, code, size):
-  generator = GENERATORS[name](size)
-  variables, output = shapes_of(generator, 2, size, size, 3)
-  assert output.shape == (2, size, size, 3)
-  assert output.dtype == jnp.float32
-  assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
-  assert shapes_of(generator.encoder, 2, size, size, 3)[1].shape == (2, *code)
+@pytest.mark.parametrize("name", GENERATORS)
+def test_codes_have_one_shape_for_all_image_sizes(name):
+  code = {"photos": (2, 2, 256), "monet": (4, 4, 512)}[name]
+  for size in (16, 32, 64, 256, 1024):
+    generator = GENERATORS[name](size)
+    variables, output = shapes_of(generator, 2, size, size, 3)
+    assert output.shape == (2, size, size, 3)
+    assert output.dtype == jnp.float32
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
+    assert shapes_of(generator.encoder, 2, size, size, 3)[1].shape == (2, *code)
 
 
 @pytest.mark.parametrize("name", GENERATORS)
-@pytest.mark.parametrize("kind", BOTTLENECKS)
-@pytest.mark.parametrize("output_size", [32, 64, 128])
-def test_every_bottleneck_and_output_size(name, kind, output_size):
-  generator = GENERATORS[name](64, bottleneck=kind, output_size=output_size)
-  _, output = shapes_of(generator, 2, 64, 64, 4)  # with the mask as fourth channel
-  assert output.shape == (2, output_size, output_size, 3)
+def test_bottlenecks_output_sizes_and_upsampling(name):
+  for kind, size, upsample in itertools.product(
+    BOTTLENECKS, (32, 64, 128), ("transposed", "resize")
+  ):
+    generator = GENERATORS[name](
+      64, bottleneck=kind, output_size=size, upsample=upsample
+    )
+    _, output = shapes_of(generator, 2, 64, 64, 4)  # with the mask as fourth channel
+    assert output.shape == (2, size, size, 3)
 
 
 @pytest.mark.parametrize(
-  ("name", "options"), [("photos", {}), ("monet", {}), ("monet", {"skips": True})]
+  ("name", "options"),
+  [
+    ("photos", {"bottleneck": "conv", "upsample": "resize"}),
+    ("photos", {}),
+    ("monet", {}),
+    ("monet", {"skips": True}),
+  ],
 )
-def test_folding_batch_norm_changes_no_output(name, options):
+def test_folding_batch_norm_keeps_the_outputs(name, options):
   generator = GENERATORS[name](16, settings=NARROW, **options)
   variables = random_variables(generator, 2, 16, 16, 3)
   images = random_images(2, 16, 16, 3)
   folded, folded_variables = fold_batch_norm(generator, variables)
-  assert "norm" not in {
-    layer
-    for part in (folded.encoder, folded.decoder)
-    for stage in part.stages
-    for layer in stage.then
-  }
+  assert folded_variables["batch_stats"] == {}
+  assert not any("norm" in path for path in flatten_dict(folded_variables["params"]))
   np.testing.assert_allclose(
     jax.jit(folded.apply)(folded_variables, images),
     jax.jit(generator.apply)(variables, images),
@@ -114,7 +120,7 @@ def test_folding_batch_norm_changes_no_output(name, options):
 
 @pytest.mark.parametrize("name", GENERATORS)
 @pytest.mark.parametrize("kind", BOTTLENECKS)
-def test_noise_has_a_key_for_each_example(name, kind):
+def test_noise_depends_on_the_key_of_its_example(name, kind):
   generator = GENERATORS[name](16, bottleneck=kind, noise_dim=3, settings=NARROW)
   keys = example_keys(2)
   variables = random_variables(generator, 2, 16, 16, 3, keys=keys)
@@ -126,7 +132,7 @@ def test_noise_has_a_key_for_each_example(name, kind):
 
   first, second = complete(keys)
   assert np.abs(first - second).max() > 1e-3
-  # Not to the bit: a matrix product may add up its last rows in another order.
+  # Not exactly: a matrix product may sum its last rows in another order.
   close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
   close(complete(keys[::-1]), [second, first])
   close(*complete(keys[jnp.array([0, 0])]))
@@ -134,7 +140,7 @@ def test_noise_has_a_key_for_each_example(name, kind):
     shapes_of(generator, 2, 16, 16, 3)
 
 
-def test_a_generator_is_its_three_parts_one_after_the_other():
+def test_a_generator_composes_its_three_parts():
   generator = GENERATORS["monet"](16, settings=NARROW)
   variables = random_variables(generator, 2, 16, 16, 3)
   images = random_images(2, 16, 16, 3)
@@ -177,7 +183,7 @@ def test_depth_adds_stages_that_keep_the_size(name, depth):
 
 
 def test_an_encoder_cannot_lose_more_stages_than_it_has():
-  with pytest.raises(ValueError, match=r"has 1 stages .*; 2 cannot be taken away"):
+  with pytest.raises(ValueError, match=r"has 1 stages .*; 2 cannot be removed"):
     GENERATORS["monet"](64, depth=-2)
 
 
@@ -201,7 +207,7 @@ def test_skips_give_the_decoder_every_map_of_its_size(kind):
   assert side == 64
 
 
-def test_with_skips_small_things_reach_the_output_by_themselves():
+def test_skips_carry_details_past_the_bottleneck():
   generator = GENERATORS["monet"](64, skips=True, settings=NARROW)
   variables = random_variables(generator, 1, 64, 64, 3)
   images = random_images(1, 64, 64, 3)
@@ -257,11 +263,11 @@ def test_width_multiplies_channels_and_leaves_at_least_one():
     ),
     (
       lambda: shapes_of(GENERATORS["photos"](16), 1, 16, 16, 3, train=True),
-      "Dropout while training needs `keys`",
+      "Dropout in training mode needs `keys`",
     ),
   ],
 )
-def test_errors_say_what_is_wrong(build, message):
+def test_error_messages(build, message):
   with pytest.raises(ValueError, match=message):
     build()
 
@@ -269,7 +275,7 @@ def test_errors_say_what_is_wrong(build, message):
 # Dropout
 
 
-def test_dropout_keeps_the_mean_and_scales_what_it_keeps():
+def test_dropout_rate_and_scale():
   rate, x = 0.3, jnp.ones((64, 20, 25))
   dropped = np.asarray(layers.dropout(x, rate, example_keys(64)))
   zeros = dropped == 0
@@ -281,7 +287,7 @@ def test_dropout_keeps_the_mean_and_scales_what_it_keeps():
   )
 
 
-def test_dropout_depends_on_each_examples_key_alone():
+def test_dropout_depends_only_on_the_keys_of_the_examples():
   keys, x = example_keys(4), random_images(4, 6, 6, 8)
   drop = jax.jit(functools.partial(layers.dropout, rate=0.5))
   whole = drop(x, keys=keys)
@@ -292,7 +298,7 @@ def test_dropout_depends_on_each_examples_key_alone():
 
 
 @pytest.mark.parametrize(("setting", "rate"), [(None, 0.5), (0.2, 0.2)])
-def test_dropout_layers_have_their_rates_and_masks_of_their_own(setting, rate):
+def test_dropout_layers_have_independent_masks_and_own_rates(setting, rate):
   dropped = [stage for stage in encoder.monet_stages(128) if "dropout" in stage.then]
   module = encoder.Encoder(tuple(dropped), Settings(width=1 / 8, dropout=setting))
   variables = random_variables(module, 1, 16, 16, 3)
@@ -323,7 +329,7 @@ def test_dropout_layers_have_their_rates_and_masks_of_their_own(setting, rate):
 def test_dropout_of_the_dense_bottleneck():
   module = bottleneck.Dense(side=3, features=32)
   variables = random_variables(module, 8, 2, 2, 4)
-  variables["params"]["dense"]["bias"] += 10  # past the ReLU, zeros are dropped values
+  variables["params"]["dense"]["bias"] += 10  # no zeros from the ReLU
   x, keys = random_images(8, 2, 2, 4), example_keys(8)
   plain = np.asarray(module.apply(variables, x))
   np.testing.assert_array_equal(module.apply(variables, x, keys=keys), plain)
@@ -347,7 +353,7 @@ def test_dropout_of_the_dense_bottleneck():
   ],
   ids=["photos", "monet", "patchgan"],
 )
-def test_bfloat16_computes_what_float32_does_roughly(build):
+def test_bfloat16_is_close_to_float32(build):
   exact, rough = (
     build(Settings(width=1 / 8, dtype=t)) for t in ("float32", "bfloat16")
   )
@@ -365,7 +371,7 @@ def test_bfloat16_computes_what_float32_does_roughly(build):
 
   expected, actual, intermediates = both(variables, images)
   error = np.abs(actual - expected)
-  # bfloat16 has 8 bits: 0.2 % a rounding, of about ten layers one after the other.
+  # bfloat16 has 8 bits: 0.2 % per rounding, about ten layers.
   assert 1e-4 < error.max() / expected.std() < 0.05
   convolved = {
     path: output[0].dtype
@@ -375,7 +381,7 @@ def test_bfloat16_computes_what_float32_does_roughly(build):
   assert set(convolved.values()) == {jnp.dtype(jnp.bfloat16)}, convolved
 
 
-def test_statistics_are_those_of_the_batch_over_all_devices():
+def test_batch_statistics_are_averaged_over_devices():
   """`jax.vmap` with an axis name averages as `jax.pmap` does, on one device."""
   shape = (4, 16, 16, 3)
   images, keys = random_images(*shape), example_keys(4)
@@ -450,12 +456,12 @@ def test_receptive_field_of_every_layer():
 
 
 @pytest.mark.parametrize(("depth", "field"), [(1, 16), (2, 34), (3, 70), (4, 142)])
-def test_a_logit_sees_its_receptive_field_and_no_more(depth, field):
+def test_a_logit_depends_on_exactly_its_receptive_field(depth, field):
   assert receptive_field(patchgan.kernels_and_strides(depth)) == field
   size = 256 if depth == 4 else 128
   discriminator = PatchGAN(depth=depth, settings=Settings(width=1 / 64))
   shapes, logits = shapes_of(discriminator, 1, size, size, 3)
-  # All weights positive, so that nothing cancels.
+  # All weights are positive, so no gradients cancel.
   variables = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1), shapes)
   middle = logits.shape[1] // 2
 
@@ -478,12 +484,12 @@ def test_probabilities_are_the_sigmoid_of_the_logits():
   np.testing.assert_allclose(probabilities(jnp.asarray(logits)), exact, rtol=1e-6)
 
 
-# Running statistics without their start
+# Bias correction of running statistics
 
 
 @pytest.mark.parametrize("name", GENERATORS)
-def test_unbiased_statistics_are_those_of_the_batches(name):
-  """After some updates on one batch they are its statistics: both modes agree."""
+def test_unbiased_statistics_equal_those_of_the_batches(name):
+  """After updates on one batch they are its statistics, so both modes agree."""
   generator = GENERATORS[name](16, settings=Settings(width=1 / 32, dropout=0.0))
   x = jax.random.normal(jax.random.key(0), (8, 16, 16, 3))
   variables = random_variables(generator, *x.shape)
@@ -504,14 +510,14 @@ def test_unbiased_statistics_are_those_of_the_batches(name):
   np.testing.assert_allclose(actual, expected, atol=2e-4)
 
 
-def test_statistics_without_updates_are_left_as_they_are():
+def test_statistics_without_updates_are_unchanged():
   generator = GENERATORS["photos"](16, settings=NARROW)
   stats = random_variables(generator, 1, 16, 16, 3)["batch_stats"]
   same = generator.unbiased_statistics(stats, jnp.int32(0))
   jax.tree.map(np.testing.assert_array_equal, same, stats)
 
 
-def test_unbiased_statistics_are_not_compiled_for_every_step():
+def test_unbiased_statistics_compile_once_for_all_steps():
   events = []
   jax.monitoring.register_event_duration_secs_listener(
     lambda name, *_, **__: events.append(name)
@@ -522,3 +528,157 @@ def test_unbiased_statistics_are_not_compiled_for_every_step():
   assert compiled
   layers.unbiased_statistics(stats, 0.8, jnp.int32(4))
   assert [name for name in events if "compile" in name] == compiled
+
+
+# Options that the report does not have
+
+
+def test_decoder_stages_drop_out_with_the_examples_keys():
+  stage = Stage(8, then=("relu", "dropout"), dropout=0.5)
+  module = decoder.Decoder((stage, stage), 16, Settings())
+  variables = random_variables(module, 2, 2, 2, 4)
+  keys = jnp.tile(example_keys(1), 2)
+  x = jnp.tile(random_images(1, 2, 2, 4), (2, 1, 1, 1))
+
+  @jax.jit
+  def train(keys):
+    output, state = module.apply(
+      variables, x, train=True, keys=keys, capture_intermediates=True
+    )
+    return output, state["intermediates"]
+
+  output, inner = train(keys)
+  np.testing.assert_allclose(output[0], output[1], atol=1e-6)
+  assert np.abs(output - train(example_keys(2))[0]).max() > 1e-3
+  plain, _ = module.apply(variables, x, capture_intermediates=True)
+  assert np.abs(output - plain).max() > 1e-3
+  first, second = (
+    np.asarray(inner[f"stage{i}"]["__call__"][0][:, :4, :4]) == 0 for i in (1, 2)
+  )
+  assert (first != second).any()  # each stage has a mask of its own
+
+
+def test_resize_repeats_pixels_before_a_3x3_convolution():
+  module = decoder.Decoder((Stage(6),), 8, Settings(), "resize")
+  variables = random_variables(module, 2, 2, 2, 4)
+  shapes = jax.tree.map(jnp.shape, variables["params"])
+  assert shapes["stage1"]["conv"]["kernel"] == (3, 3, 4, 6)
+  assert shapes["output"]["kernel"] == (3, 3, 6, 3)
+  assert module.reached(2) == {}
+  x = np.asarray(random_images(2, 2, 2, 4), np.float64)
+  stages = variables["params"]["stage1"]["conv"], variables["params"]["output"]
+  for params in jax.tree.map(np.asarray, stages):
+    x = np.pad(np.kron(x, np.ones((1, 2, 2, 1))), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(1, 2))
+    x = np.einsum("bhwcij,ijcd->bhwd", windows, params["kernel"]) + params["bias"]
+  output = module.apply(variables, random_images(2, 2, 2, 4))
+  np.testing.assert_allclose(output, np.tanh(x), atol=1e-5)
+  with pytest.raises(ValueError, match="transposed or resize, not 'bilinear'"):
+    shapes_of(module.clone(upsample="bilinear"), 2, 2, 2, 4)
+  with pytest.raises(ValueError, match="transposed or resize, not 'bilinear'"):
+    GENERATORS["monet"](64, upsample="bilinear")
+
+
+def normalised_matrix(module, variables):
+  """The matrix by which a `SpectralConv` multiplies flattened patches."""
+  patches = jnp.eye(3 * 3 * 5).reshape(45, 3, 3, 5)
+  bias = variables["params"]["bias"]
+  return module.apply(variables, patches).reshape(45, 7) - bias[None]
+
+
+@pytest.fixture(scope="module")
+def spectral():
+  """A convolution with spectral normalisation and its variables after 100 updates."""
+  module = layers.SpectralConv(7, 3, 1, "VALID")
+  variables = random_variables(module, 1, 3, 3, 5)
+  x = jnp.zeros((1, 3, 3, 5))
+  update = jax.jit(
+    lambda v: module.apply(v, x, train=True, mutable=["batch_stats"])[1]["batch_stats"]
+  )
+  for _ in range(100):
+    variables = {**variables, "batch_stats": update(variables)}
+  return module, variables
+
+
+def test_spectral_norm_equals_that_of_numpys_svd(spectral):
+  module, variables = spectral
+  kernel = np.asarray(variables["params"]["kernel"]).reshape(45, 7)
+  expected = kernel / np.linalg.svd(kernel, compute_uv=False)[0]
+  actual = normalised_matrix(module, variables)
+  np.testing.assert_allclose(actual, expected, atol=1e-5)
+  np.testing.assert_allclose(np.linalg.svd(actual, compute_uv=False)[0], 1, rtol=1e-5)
+
+
+def test_gradients_of_spectral_norms_equal_differences(spectral):
+  module, variables = spectral
+  rng = np.random.default_rng(0)
+  weights, direction = rng.normal(size=(45, 7)), rng.normal(size=(45, 7))
+
+  def energy(params):
+    matrix = normalised_matrix(module, {**variables, "params": params})
+    return jnp.sum(jnp.float32(weights) * matrix)
+
+  slope = jax.grad(energy)(variables["params"])["kernel"].reshape(45, 7)
+  kernel = np.asarray(variables["params"]["kernel"], np.float64).reshape(45, 7)
+  there, back = (
+    np.sum(weights * moved / np.linalg.svd(moved, compute_uv=False)[0])
+    for moved in (kernel + 1e-6 * direction, kernel - 1e-6 * direction)
+  )
+  np.testing.assert_allclose(np.sum(slope * direction), (there - back) / 2e-6, 1e-3)
+
+
+def test_patchgan_with_spectral_norms():
+  module = PatchGAN(1, NARROW, norm="spectral")
+  images = random_images(4, 16, 16, 3)
+  variables = fresh_variables(module, 4, 16, 16, 3)
+  names = {path[:-1] for path in flatten_dict(variables["params"])}
+  assert names == {(name, "conv") for name in ("stage1", "stage2", "output")}
+  assert {(*path, "u") for path in names} == set(flatten_dict(variables["batch_stats"]))
+  np.testing.assert_array_equal(  # without updates in inference mode
+    module.apply(variables, images), module.apply(variables, images)
+  )
+
+  def train(module, images):
+    return module.apply(variables, images, train=True, mutable=["batch_stats"])
+
+  logits, after = train(module, images)
+  split = module.clone(settings=Settings(width=1 / 32, axis_name="devices"))
+  mapped = jax.vmap(functools.partial(train, split), axis_name="devices")
+  halves, mapped_after = mapped(images.reshape(2, 2, 16, 16, 3))
+  np.testing.assert_allclose(halves.reshape(logits.shape), logits, atol=1e-5)
+  for path, u in flatten_dict(after["batch_stats"]).items():
+    both = flatten_dict(mapped_after["batch_stats"])[path]
+    np.testing.assert_allclose(both, np.stack([u, u]), rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(u), 1, rtol=1e-5)
+    before = flatten_dict(variables["batch_stats"])[path]
+    assert u.size == 1 or np.abs(u - before).max() > 1e-3
+
+
+def test_patchgan_without_norms():
+  module = PatchGAN(2, NARROW, norm="none")
+  variables, _ = shapes_of(module, 1, 32, 32, 3)
+  assert not any("norm" in path for path in flatten_dict(variables["params"]))
+  assert "batch_stats" not in variables
+  with pytest.raises(ValueError, match="batch, spectral, none, not 'group'"):
+    shapes_of(PatchGAN(norm="group"), 1, 64, 64, 3)
+
+
+def test_patchgan_takes_the_mask_as_a_fourth_channel():
+  module = PatchGAN(1, NARROW, mask_input=True)
+  shape, mask = (1, 16, 16, 3), jnp.zeros((1, 16, 16, 1)).at[:, 4:8, 4:8].set(1)
+  variables = random_variables(module, *shape, mask=mask)
+  images = random_images(*shape)
+  assert variables["params"]["stage1"]["conv"]["kernel"].shape == (4, 4, 4, 2)
+  plain = PatchGAN(1, NARROW).clone()
+  joined = jnp.concatenate([images, mask], axis=3)
+  logits, features = module.apply(variables, images, mask, features=True)
+  expected, expected_features = plain.apply(variables, joined, features=True)
+  np.testing.assert_array_equal(logits, expected)
+  assert list(features) == ["stage1", "stage2"]
+  jax.tree.map(np.testing.assert_array_equal, features, expected_features)
+  with pytest.raises(ValueError, match="`mask` if and only if mask_input"):
+    module.apply(variables, images)
+  with pytest.raises(ValueError, match="`mask` if and only if mask_input"):
+    plain.apply(variables, images, mask)
+  with pytest.raises(ValueError, match=r"must be \(1, 16, 16, 1\), not \(1, 16, 16\)"):
+    module.apply(variables, images, mask[..., 0])

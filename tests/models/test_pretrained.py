@@ -1,4 +1,4 @@
-"""Encoders of published networks: the right features, frozen or not, in whole runs."""
+"""Pretrained encoders: features, freezing, complete runs."""
 
 import functools
 import pathlib
@@ -12,7 +12,7 @@ import tiny
 
 from ctx_encoder.config import schema as config
 from ctx_encoder.models import fold_batch_norm, pretrained
-from ctx_encoder.models.feature_nets import vgg
+from ctx_encoder.models.feature_nets import network
 from ctx_encoder.models.feature_nets.alexnet import AlexNet
 from ctx_encoder.models.feature_nets.vgg import VGG
 from ctx_encoder.training import assembly as build
@@ -49,7 +49,7 @@ def weight_file(tmp_path_factory):
 
 
 def make_config(**changes):
-  """A narrow generator behind AlexNet, the smaller of the two."""
+  """A narrow generator with AlexNet, the smaller network, as encoder."""
   options = {
     "data__image_size": 64,
     "discriminator__depth": 1,
@@ -65,12 +65,12 @@ def make_config(**changes):
   ("name", "naming"),
   [("vgg16", "torchvision"), ("vgg16", "keras"), ("alexnet", "torchvision")],
 )
-def test_the_code_is_what_the_published_network_gives(name, naming):
+def test_codes_equal_the_published_networks_features(name, naming):
   side, weights = SIDES[name], random_weights(name, naming)
   encoder = pretrained.PretrainedEncoder(name)
   params = pretrained.encoder_params(name, weights)
   images = jnp.float32(np.random.default_rng(0).random((2, side, side, 3)))
-  features = vgg.feature_function(NETWORKS[name], weights, ["pool5"])
+  features = network.feature_function(NETWORKS[name], weights, ["pool5"])
   expected = np.asarray(jax.jit(features)(images)["pool5"])
   code = jax.jit(lambda x: encoder.apply({"params": params}, x))(2 * images - 1)
   # At the border Keras's zeros stand for a colour that differs by up to 0.5 of 255.
@@ -79,7 +79,7 @@ def test_the_code_is_what_the_published_network_gives(name, naming):
   assert expected.std() > 0.1
 
 
-def test_keras_first_layer_gives_the_same_for_torchvisions_input():
+def test_keras_first_layer_is_converted_for_torchvisions_input():
   rng = np.random.default_rng(0)
   kernel, bias = (jnp.float32(rng.normal(size=size)) for size in ((3, 3, 3, 8), 8))
   images = jnp.float32(rng.random((1, 9, 9, 3)))
@@ -91,14 +91,14 @@ def test_keras_first_layer_gives_the_same_for_torchvisions_input():
     )
     return y + bias[None, None, None]
 
-  expected = layer(vgg.caffe_input(images), kernel, bias)
-  converted = vgg.for_torchvision_input(kernel, bias)
-  actual = layer(vgg.torchvision_input(images), *converted)
+  expected = layer(network.caffe_input(images), kernel, bias)
+  converted = network.for_torchvision_input(kernel, bias)
+  actual = layer(network.torchvision_input(images), *converted)
   np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_a_frozen_encoder_stays_and_any_other_learns(frozen):
+def test_training_changes_all_but_frozen_encoders(frozen):
   run = build.run(make_config(model__freeze_encoder=frozen), total_steps=10)
   before = jax.jit(lambda: run.init(0, average=True))()
   after, _ = jax.jit(run.train_step)(before, tiny.batch(2, side=64), jax.random.key(0))
@@ -116,7 +116,7 @@ def test_a_frozen_encoder_stays_and_any_other_learns(frozen):
   assert all(np.isfinite(value) for value in largest.values())
 
 
-def test_a_run_starts_from_the_file_and_can_be_used_without_it(
+def test_a_run_needs_the_weight_file_only_at_its_start(
   weight_file, tmp_path, photographs
 ):
   copied = shutil.copy(weight_file, tmp_path)
@@ -147,7 +147,7 @@ def test_a_run_starts_from_the_file_and_can_be_used_without_it(
   assert (completed != batch).any()
 
 
-def test_folding_leaves_a_published_encoder_alone():
+def test_folding_keeps_a_pretrained_encoder():
   generator = build.generator(make_config())
   variables = jax.eval_shape(
     generator.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3))
@@ -168,17 +168,31 @@ def test_folding_leaves_a_published_encoder_alone():
     ({"data__normalization": "unit"}, "sees colours alone"),
   ],
 )
-def test_what_does_not_go_together(changes, problem):
+def test_contradicting_fields_are_refused(changes, problem):
   with pytest.raises(ValueError, match=problem):
     config.validate(make_config(**changes))
 
 
-def test_problems_with_the_weights_come_before_training(tmp_path, photographs):
+def test_wrong_weights_are_refused_before_training(tmp_path, photographs):
   wrong = tmp_path / "wrong.npz"
   np.savez(wrong, other=np.zeros(3))
   options = {"data__path": str(photographs), "model__encoder_weights": str(wrong)}
   workdir = tmp_path / "run"
   with pytest.raises(ValueError, match=r"have no array features\.0\.weight"):
     trainer.train(make_config(**options), workdir, say=lambda text: None)
-  with pytest.raises(ValueError, match="too small"):
-    build.run(make_config(data__image_size=32), total_steps=1).init(0, average=False)
+
+
+def test_images_below_the_minimum_size_are_refused():
+  for name, least in pretrained.MINIMUM_SIDES.items():
+    encoder = pretrained.PretrainedEncoder(name)
+
+    def code(side, encoder=encoder):
+      image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+      return jax.eval_shape(encoder.init_with_output, jax.random.key(0), image)[0]
+
+    assert min(code(least).shape[1:3]) == 1
+    with pytest.raises(ValueError, match=f"at least {least} pixels a side, not"):
+      code(least - 1)
+  config = make_config(data__image_size=32)
+  with pytest.raises(ValueError, match=r"set model\.encoder to vgg16 or auto"):
+    build.run(config, total_steps=1).init(0, average=False)

@@ -31,7 +31,7 @@ def with_gradients(function, x, kernel):
   return y, *pull(jnp.asarray(cotangent, y.dtype))
 
 
-# Outputs a side: as many as tiles hold, one more, one less, and oblong.
+# Outputs per side: full tiles, one more, one less, oblong.
 @pytest.mark.parametrize("size", [(9, 9), (18, 18), (10, 10), (8, 8), (4, 4), (6, 13)])
 @pytest.mark.parametrize("channels", [(5, 7), (7, 5)])
 def test_value_and_gradients(size, channels):
@@ -44,7 +44,7 @@ def test_value_and_gradients(size, channels):
     np.testing.assert_allclose(a, e, 0, 1e-5 * float(jnp.abs(e).max()))
 
 
-def test_exact_in_float64():
+def test_float64_is_exact():
   with jax.enable_x64(True):
     args = [jnp.asarray(a, jnp.float64) for a in operands(9, 12)]
     actual, expected = (
@@ -89,17 +89,17 @@ LARGE = ((16, 18, 18, 256), (4, 4, 256, 512))
     ((16, 18, 18, 64), (4, 4, 64, 512), jnp.float32),  # few channels
     ((16, 18, 18, 256), (4, 4, 256, 64), jnp.float32),
     ((1, 18, 18, 256), (4, 4, 256, 512), jnp.float32),  # few tiles
-    ((512, 4, 4, 256), (4, 4, 256, 512), jnp.float32),  # tiles of which 1/9 is used
+    ((512, 4, 4, 256), (4, 4, 256, 512), jnp.float32),  # only 1/9 of each tile is used
     (*LARGE, jnp.bfloat16),
   ],
 )
-def test_what_does_not_fit(x, kernel, dtype):
+def test_unsuitable_shapes_do_not_fit(x, kernel, dtype):
   assert winograd.fits(*LARGE, jnp.float32)
   assert not winograd.fits(x, kernel, dtype)
 
 
 @pytest.mark.parametrize("name", ["stride_1", "strided", "transposed"])
-def test_convolutions_that_fit_are_made_this_way(name, monkeypatch):
+def test_convolutions_that_fit_use_winograd(name, monkeypatch):
   monkeypatch.setattr(winograd, "_LEAST_CHANNELS", 1)
   monkeypatch.setattr(winograd, "_LEAST_TILES", 1)
   calls = []

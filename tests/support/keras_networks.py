@@ -1,6 +1,6 @@
-"""The three networks in Keras, written from the tables that the report prints.
+"""The three networks in Keras, built from the report's tables.
 
-Each takes the module `keras`, a `width` that multiplies channels, and an image size of
+Arguments: the module `keras`, `width`, which multiplies channels, and an image size of
 64, 128 or 256.
 """
 
@@ -138,7 +138,7 @@ NETWORKS = {"photos": photos, "monet": monet, "patchgan": patchgan}
 
 
 def randomize(model, rng):
-  """Weights that keep activations about 1, and no BatchNorm that is the identity."""
+  """Sets random weights: activations of about 1, no BatchNorm close to identity."""
   for layer in model.layers:
     if not layer.weights:
       continue
@@ -152,8 +152,8 @@ def randomize(model, rng):
       ]
     else:
       kernel, bias = shapes
-      summed = math.prod(kernel[:-1])  # products that one output sums
+      summed = math.prod(kernel[:-1])  # products summed per output
       if "transpose" in layer.name:
-        summed = 4 * kernel[3]  # at stride 2 it is reached by 4 taps of 4x4
+        summed = 4 * kernel[3]  # at stride 2 each output sums 4 of 4x4 taps
       weights = [rng.normal(0, summed**-0.5, kernel), rng.normal(0, 0.1, bias)]
     layer.set_weights([np.float32(weight) for weight in weights])

@@ -1,4 +1,4 @@
-"""Pictures for the tests of the data room, made on the spot."""
+"""Images generated for the tests of the data room, and a short way to load them."""
 
 import io
 import struct
@@ -6,6 +6,16 @@ import zlib
 
 import numpy as np
 from PIL import Image
+
+from ctx_encoder import data
+from ctx_encoder.config import schema
+
+
+def load(path="", *, everything=False, processes=None, **fields):
+  """Calls `data.load` with default settings but these; all images may be unusable."""
+  settings = schema.default().data
+  settings.update({"path": str(path), "max_bad_share": 1.0} | fields)
+  return data.load(settings, everything=everything, processes=processes)
 
 
 def noise(height, width, channels=3, seed=0):
@@ -15,7 +25,7 @@ def noise(height, width, channels=3, seed=0):
 
 
 def encode(pixels, kind="PNG", **options):
-  """Returns an encoded picture from an array or a Pillow image."""
+  """Returns an encoded image from an array or a Pillow image."""
   image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
   file = io.BytesIO()
   image.save(file, kind, **options)
@@ -23,7 +33,7 @@ def encode(pixels, kind="PNG", **options):
 
 
 def png(width, height, depth, color_type, rows):
-  """Writes a PNG by the book, for what Pillow cannot write."""
+  """Writes a PNG by its specification, for kinds that Pillow cannot write."""
 
   def chunk(name, body):
     checksum = zlib.crc32(name + body)

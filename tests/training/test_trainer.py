@@ -18,9 +18,10 @@ import pytest
 import tiny
 from PIL import Image
 
+from ctx_encoder import data
 from ctx_encoder.evaluation import evaluate, figures
 from ctx_encoder.training import assembly as build
-from ctx_encoder.training import feed, history, inputs, loop
+from ctx_encoder.training import feed, history, loop
 from ctx_encoder.training import run as trainer
 from ctx_encoder.training.checkpoint import Checkpoints
 
@@ -295,7 +296,7 @@ def test_the_mean_colour_is_that_of_the_images_a_run_began_with(
 ):
   config = make_config(masks__fill="mean", num_steps=2)
   outcome, _ = run(config, tmp_path)
-  monkeypatch.delattr(inputs, "mean_color")
+  monkeypatch.delattr(data.Examples, "mean_color")
   again, _ = run(config, tmp_path)
   assert again == outcome
   extra = Checkpoints(tmp_path / "checkpoints").read_extra()
@@ -315,7 +316,7 @@ def test_another_configuration_is_refused_before_data_is_read(
   whole_device, monkeypatch, changes, named
 ):
   config, workdir, *_ = whole_device
-  monkeypatch.delattr(inputs, "images")
+  monkeypatch.delattr(feed, "load_images")
   other = tiny.config(**changes)
   for name, value in config.items():
     if name not in ("seed", "model"):

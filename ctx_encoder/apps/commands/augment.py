@@ -1,17 +1,17 @@
-"""Writes a folder of images and augmented copies of each to a new folder.
+"""Writes the images of a folder and augmented copies of each to a new folder.
 
-The report brought its 300 Monet paintings to over 3000 like this:
+The report extended its 300 Monet paintings to over 3000 in this way:
 
     ctx-encoder augment --input paintings --output paintings_3000 --total 3000
 
-`monet.jpg` becomes `monet.jpg` and `monet_aug01.jpg`, `monet_aug02.jpg`, ... What comes
-before `_augNN` in a name is the original's, and the split into training and validation
-goes by the original's name: all copies of an image are on the side of that image.
+`monet.jpg` becomes `monet.jpg` and `monet_aug01.jpg`, `monet_aug02.jpg`, ... The split
+into training and validation uses the name before `_augNN`, so all copies of an image
+are in the same split as the original.
 
-A copy depends on the seed, the original's name and the copy's number alone. So a call
-that was interrupted is finished by repeating it, and a larger --copies adds to what is
-there. Augmenting while training (the `augment` fields of a configuration) needs no
-copies and never repeats one.
+A copy depends only on the seed, the original's name and the copy's number. So repeating
+an interrupted call completes it, and a larger --copies adds to the existing files.
+Augmentation during training (the `augment` fields of a configuration) needs no copies
+and never repeats one.
 """
 
 import argparse
@@ -27,11 +27,13 @@ import numpy as np
 from PIL import Image
 
 from ctx_encoder.augment import make_augment
-from ctx_encoder.config import schema as config
-from ctx_encoder.data import decode, sources, split
-from ctx_encoder.data import files as outputs
+from ctx_encoder.config import FIELDS, PAINTINGS, Augment
+from ctx_encoder.data import decode, files, sources, split
 
 SETTINGS = "augment.json"
+
+# (image, name, number) to a copy; images are uint8 `[size, size, 3]`.
+MakeCopy = Callable[[np.ndarray, str, int], np.ndarray]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,58 +45,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "--copies", type=int, default=10, help="copies of each image (default: 10)"
   )
   number.add_argument(
-    "--total", type=int, help="as many copies as bring the whole to this many images"
+    "--total", type=int, help="number of images to write, originals included"
   )
   parser.add_argument(
     "--size",
     type=int,
     default=256,
-    help="side of what is written, in pixels: images are resized by their short side"
-    " and cut to a square (default: 256)",
+    help="side of the images written, in pixels: the short side is resized to it, and"
+    " the centre square is kept (default: 256)",
   )
-  for name, field in config.SCHEMA["augment"].items():
-    default = config.PAINTINGS.get(name, field.default)
+  for name in vars(Augment()):
+    field = FIELDS[f"augment.{name}"]
+    default = PAINTINGS.get(name, field.default)
     parser.add_argument(
       f"--{name.replace('_', '-')}",
       type=float,
       default=default,
       help=f"{field.help} (default: {default:g})",
     )
-  parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
   parser.add_argument(
-    "--quality", type=int, default=95, help="of the JPEG files (default: 95)"
+    "--seed", type=int, default=0, help="seed of the copies (default: 0)"
+  )
+  parser.add_argument(
+    "--quality", type=int, default=95, help="quality of the JPEG files (default: 95)"
   )
   parser.add_argument(
     "--force",
     action="store_true",
-    help="write into a folder that holds other files or images made with other"
-    " settings, and replace those of the same name",
+    help="write into a folder with other files, or with images made with other"
+    " settings, which are replaced",
   )
 
 
 def run(args: argparse.Namespace) -> int:
-  """Writes the folder; returns 0."""
-  print(augment_folder(args))
-  return 0
-
-
-def augment_folder(args: argparse.Namespace) -> str:
-  """Writes the originals and their copies; returns what was done, in a line.
+  """Writes the originals and their copies.
 
   Raises:
-    FileNotFoundError: there is no folder to read.
-    FileExistsError: the folder to write to holds something else.
+    FileNotFoundError: the input folder does not exist.
+    FileExistsError: the output folder holds something else.
     ValueError: an argument is out of range, or no image can be used.
   """
-  from tqdm import tqdm
-
   for name, low, high in (("size", 16, 2048), ("quality", 1, 100), ("seed", 0, 2**31)):
     value = getattr(args, name)
     if not low <= value <= high:
       raise ValueError(f"--{name} must be within [{low}, {high}], not {value}.")
-  settings = {name: getattr(args, name) for name in config.SCHEMA["augment"]}
-  make_copy = _copier(args.size, args.seed, settings)
-  settings |= {"size": args.size, "seed": args.seed, "quality": args.quality}
+  strengths = {name: getattr(args, name) for name in vars(Augment())}
+  make_copy = _copier(args.size, args.seed, strengths)
   root, output = (pathlib.Path(path).expanduser() for path in (args.input, args.output))
   if not root.is_dir():
     raise FileNotFoundError(f"--input {args.input}: there is no such folder.")
@@ -102,13 +98,40 @@ def augment_folder(args: argparse.Namespace) -> str:
     raise ValueError("--output must neither be --input nor lie in it.")
   source = sources.open_source("folder", args.input)
   plan = _plan(source.names, args.copies, args.total)
+  settings = strengths | {n: getattr(args, n) for n in ("size", "seed", "quality")}
   _prepare(output, settings, set().union(*plan), args.force)
+  written, present, skipped = _write(source, plan, output, make_copy, args)
+  for name, why in skipped.items():
+    print(f"skipped  {name}: {why}", file=sys.stderr)
+  if not written + present:
+    raise ValueError(f"None of the {len(plan)} images in {args.input} can be used.")
+  print(
+    f"{args.output}  {written} images written, {present} were there,"
+    f" {len(skipped)} originals skipped"
+  )
+  return 0
+
+
+def _write(
+  source: sources.Source,
+  plan: list[list[str]],
+  output: pathlib.Path,
+  make_copy: MakeCopy,
+  args: argparse.Namespace,
+) -> tuple[int, int, dict[str, str]]:
+  """Writes the files that are missing.
+
+  Returns:
+    The numbers of files written and of files present before, and {name: reason} of
+    unusable originals.
+  """
+  from tqdm import tqdm
 
   skipped = dict(source.skipped)
-  written = there = 0
+  written = present = 0
   for position, names in enumerate(tqdm(plan, unit="original", disable=None)):
     missing = [i for i, name in enumerate(names) if not (output / name).exists()]
-    there += len(names) - len(missing)
+    present += len(names) - len(missing)
     if not missing:
       continue
     try:
@@ -119,25 +142,15 @@ def augment_folder(args: argparse.Namespace) -> str:
       continue
     for number in missing:
       if number:
-        data = _jpeg(make_copy(image, names[0], number), args.quality)
+        encoded = _jpeg(make_copy(image, names[0], number), args.quality)
       else:
-        data = _as_it_is(original, args.size) or _jpeg(image, args.quality)
-      outputs.write(output / names[number], data)
+        encoded = _unchanged(original, args.size) or _jpeg(image, args.quality)
+      files.write(output / names[number], encoded)
       written += 1
-  for name, why in skipped.items():
-    print(f"skipped  {name}: {why}", file=sys.stderr)
-  if not written + there:
-    raise ValueError(f"None of the {len(plan)} images in {args.input} can be used.")
-  return (
-    f"{args.output}  {written} images written, {there} were there,"
-    f" {len(skipped)} originals skipped"
-  )
+  return written, present, skipped
 
 
-def _copier(
-  size: int, seed: int, strengths: dict[str, float]
-) -> Callable[[np.ndarray, str, int], np.ndarray]:
-  """Returns `make_copy(image, name, number)`, uint8 `[size, size, 3]` in and out."""
+def _copier(size: int, seed: int, strengths: dict[str, float]) -> MakeCopy:
   augment = make_augment(image_size=size, **strengths)
   root_key = jax.random.key(seed)
 
@@ -154,7 +167,7 @@ def _copier(
 
 
 def _plan(names: list[str], copies: int, total: int | None) -> list[list[str]]:
-  """Returns the files to write for each original: itself, then its copies."""
+  """Returns the names to write for each original: its own, then its copies'."""
   for name in names:
     if split.COPY.search(name):
       raise ValueError(f"--input holds copies already ({name}): give the originals.")
@@ -168,18 +181,19 @@ def _plan(names: list[str], copies: int, total: int | None) -> list[list[str]]:
     raise ValueError(f"{asked} leaves no copy to make of {len(names)} images.")
   return [
     [f"{stem}.jpg", *(f"{stem}_aug{number:02d}.jpg" for number in range(1, count + 1))]
-    for stem, count in zip(outputs.stems(names), counts, strict=True)
+    for stem, count in zip(files.stems(names), counts, strict=True)
   ]
 
 
 def _prepare(
   output: pathlib.Path, settings: dict[str, float], planned: set[str], force: bool
 ) -> None:
-  """Makes the folder and notes the settings in it, unless it holds something else."""
-  found = outputs.files(output)
+  """Creates the folder and saves the settings in it, unless it holds other files."""
+  found = files.visible_files(output)
   note = output / SETTINGS
   others = sorted(found - planned - {SETTINGS})
-  same = note.is_file() and note.read_text() == json.dumps(settings, indent=1)
+  text = json.dumps(settings, indent=1)
+  same = note.is_file() and note.read_text() == text
   if others and not force:
     raise FileExistsError(
       f"--output {output} holds {len(others)} files that this call does not write, such"
@@ -193,11 +207,11 @@ def _prepare(
   for name in found if not same else ():
     if split.COPY.sub("", name) in planned:
       (output / name).unlink()
-  outputs.write(note, json.dumps(settings, indent=1).encode())
+  files.write(note, text)
 
 
-def _as_it_is(data: bytes | np.ndarray, size: int) -> bytes | None:
-  """Returns a JPEG of the size that is wanted, which needs no second compression."""
+def _unchanged(data: bytes | np.ndarray, size: int) -> bytes | None:
+  """Returns a JPEG that has the right size, as it needs no second compression."""
   if isinstance(data, bytes) and data.startswith(b"\xff\xd8"):
     return data if decode.dimensions(data) == (size, size) else None
   return None

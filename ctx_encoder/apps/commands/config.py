@@ -9,7 +9,7 @@ launch.py sets a field by a flag: --config.masks.fill=smooth
 import argparse
 import math
 
-from ctx_encoder.config import schema as config
+from ctx_encoder import config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
   """Prints the fields; returns 0."""
-  chosen = [(name, field) for name, field in config.fields() if args.pattern in name]
+  chosen = [
+    (name, field) for name, field in config.FIELDS.items() if args.pattern in name
+  ]
   if not chosen:
     raise ValueError(f"no field has {args.pattern!r} in its name.")
   for name, field in chosen:

@@ -29,7 +29,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ctx_encoder import data, masks
-from ctx_encoder.data import silhouettes
+from ctx_encoder.data import files, silhouettes
 from ctx_encoder.evaluation import baselines, perceptual
 from ctx_encoder.evaluation import compare as comparison
 from ctx_encoder.evaluation.nearest import make_nearest
@@ -124,7 +124,7 @@ def answer(
     print(f"ctx-encoder {command}: {error}", file=sys.stderr)
     return 1
   if args.json:
-    Path(args.json).write_text(json.dumps(figures, indent=1) + "\n")
+    files.write(args.json, json.dumps(figures, indent=1) + "\n")
     print(f"Every figure is in {args.json}.")
   return 0
 
@@ -324,8 +324,8 @@ def mask_samplers(args: argparse.Namespace, size: int) -> dict[str, masks.Sample
   """Returns {kind: sampler} of what is asked for."""
   samplers = {kind: masks.make_sampler(kind, size) for kind in args.masks}
   if args.mask_dir:
-    files = silhouettes.load_masks(args.mask_dir, size)
-    samplers[Path(args.mask_dir).name] = comparison.of_files(files)
+    holes = silhouettes.load_masks(args.mask_dir, size)
+    samplers[Path(args.mask_dir).name] = comparison.of_files(holes)
   return samplers
 
 
@@ -337,11 +337,9 @@ def images(
   Of the run's own data set the validation part, of others all.
   """
   options = model.config.data
-  own = args.images in (None, options.path) or (
-    Path(args.images).exists() and Path(args.images).samefile(options.path or ".")
-  )
+  settings, own = data.evaluation_settings(options, args.images, cache="memory")
   everything = args.all or not own
-  loaded = load_data(model, options.path if own else str(args.images), everything)
+  loaded = load_data(settings, everything)
   examples = loaded.train if everything else loaded.validation
   if not len(examples):
     raise ValueError(
@@ -349,35 +347,23 @@ def images(
     )
   if args.max_images:
     examples = first(examples, args.max_images)
-  where = loaded.summary.path or "the embedded photographs"
   part = "All" if everything else "The validation part,"
-  what = f"{part} {len(examples)} images of {where},"
+  what = f"{part} {len(examples)} images of {loaded.summary.where},"
   return comparison.centered(examples, options.image_size), what
 
 
 def training_images(model: trained.Trained) -> np.ndarray:
   """Returns what a run was trained on, uint8 `[N, S, S, 3]`, centre crops."""
-  examples = load_data(model, model.config.data.path, everything=False).train
+  settings, _ = data.evaluation_settings(model.config.data, cache="memory")
+  examples = load_data(settings, everything=False).train
   images = comparison.centered(examples, model.config.data.image_size).images
   assert images is not None  # they are kept in memory
   return images
 
 
-def load_data(model: trained.Trained, path: str, everything: bool) -> data.Data:
-  """Returns images as the run would read them; all in `train` if `everything`."""
-  options = model.config.data
-  own = path == options.path
-  loaded = data.load(
-    source=options.source if own else "auto",
-    path=path,
-    split=options.split,
-    data_dir=options.data_dir,
-    image_size=options.load_size or options.image_size,
-    validation_fraction=0.0 if everything else options.validation_fraction,
-    max_images=options.max_images if own else 0,
-    max_pixels=options.max_pixels,
-    cache="memory",
-  )
+def load_data(settings, everything: bool) -> data.Data:
+  """Loads images and reports skipped ones; all are in `train` if `everything`."""
+  loaded = data.load(settings, everything=everything)
   if line := loaded.summary.skipped_line():
     print(line, file=sys.stderr)
   return loaded

@@ -41,18 +41,18 @@ def run(args: argparse.Namespace) -> int:
   layers = keras_weights.table(model.generator, model.variables["params"])
   keras_weights.write(path, layers, model.variables)
   print(f"Step {model.step} of {model.workdir} is in {path}. A model that loads it:\n")
-  task, config = model.task, model.config
+  view, config = model.view, model.config
   print(
-    keras_weights.code(layers, (task.image_size,) * 2 + (task.channels,), str(path))
+    keras_weights.code(layers, (view.image_size,) * 2 + (view.channels,), str(path))
   )
   print(
-    f"\n# It sees {_SEES[task.normalization]} of RGB, holes filled with"
+    f"\n# It sees {_SEES[view.normalization]} of RGB, holes filled with"
     f" {config.masks.fill} before"
-    + (", and the mask, 1 = hole, as a fourth channel" if task.mask_channel else "")
+    + (", and the mask, 1 = hole, as a fourth channel" if view.mask_channel else "")
     + {
       "image": "; it gives the image.",
       "patch": "; it gives the centre half of the image.",
       "residual": "; it gives what is to be added to the image that it sees.",
-    }[task.predict]
+    }[view.predict]
   )
   return 0

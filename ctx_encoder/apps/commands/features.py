@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from ctx_encoder import data
 from ctx_encoder.apps.probe import features
+from ctx_encoder.data import files
 from ctx_encoder.training import trained
 
 
@@ -101,18 +102,15 @@ def write(args: argparse.Namespace) -> None:
       batch_size=args.batch_size,
       progress=bar.update,
     )
-  new = path.with_name(f".{path.name}.new")
-  with new.open("wb") as file:
-    np.savez(
-      file,
-      features=found,
-      names=np.array(names),
-      layer=args.layer,
-      pool=args.pool,
-      run=model.name,
-      step=model.step,
-    )
-  new.replace(path)
+  arrays = {
+    "features": found,
+    "names": np.array(names),
+    "layer": args.layer,
+    "pool": args.pool,
+    "run": model.name,
+    "step": model.step,
+  }
+  files.write(path, lambda new: np.savez(new, **arrays))
   report_skipped(loaded)
   count, size = found.shape
   print(
@@ -132,18 +130,16 @@ def load_images(
   args: argparse.Namespace, model: trained.Trained, *, cache: str
 ) -> data.Data:
   """Returns the pictures as the run would read them, all of them in `train`."""
-  options = model.config.data
-  return data.load(
-    path=args.images,
-    split=args.split,
+  settings, _ = data.evaluation_settings(
+    model.config.data,
+    args.images,
     data_dir=args.data_dir,
-    image_size=options.load_size or options.image_size,
-    validation_fraction=0.0,
     max_images=args.max_images,
-    max_pixels=options.max_pixels,
     cache=cache,
-    loader="pillow",  # what it needs is decoded once, and TensorFlow loads for seconds
+    loader="pillow",  # decoded once, and TensorFlow loads for seconds
   )
+  settings.split = args.split  # of a TFDS data set; other sources ignore it
+  return data.load(settings, everything=True)
 
 
 def report_skipped(loaded: data.Data) -> None:

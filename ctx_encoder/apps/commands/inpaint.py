@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from ctx_encoder import inpaint, xla
 from ctx_encoder.data import files
-from ctx_encoder.data.sources import EXTENSIONS
+from ctx_encoder.data.decode import EXTENSIONS
 from ctx_encoder.evaluation import figures
 
 _OPTIONS = {

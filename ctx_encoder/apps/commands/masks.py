@@ -1,7 +1,7 @@
-"""Draws a gallery of the kinds of holes, with the area of each.
+"""Draws a gallery of the kinds of holes, with the area of each hole.
 
-A row per kind, over the photographs that scikit-image ships, or over plain grey where
-it is not installed:
+Each kind is a row, drawn over photographs from scikit-image, or over plain grey if it
+is not installed:
 
     ctx-encoder masks --output masks.png --size 128 --count 8
     ctx-encoder masks --output shapes.png --kinds shapes brush --shapes silhouettes
@@ -35,26 +35,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     nargs="+",
     choices=KINDS,
     metavar="KIND",
-    help=f"rows to draw, of: {', '.join(KINDS)}. shapes is random_region made of the"
-    " silhouettes in --shapes (default: all that can be drawn)",
-  )
-  parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
-  parser.add_argument(
-    "--shapes", default="", help="folder of mask images, brighter than half = hole"
+    help=f"rows to draw, from: {', '.join(KINDS)}. shapes is random_region with the"
+    " silhouettes of --shapes (default: all; shapes only with --shapes)",
   )
   parser.add_argument(
-    "--inverted", action="store_true", help="the mask images have it dark = hole"
+    "--seed", type=int, default=0, help="seed of the masks (default: 0)"
+  )
+  parser.add_argument(
+    "--shapes", default="", help="folder of mask images: brighter than half = hole"
+  )
+  parser.add_argument(
+    "--inverted", action="store_true", help="in the mask images, dark = hole"
   )
   parser.add_argument(
     "--fill",
     default="#ff00c8",
-    help="what is put into the holes: black, white, #rrggbb, or smooth, from what is"
-    " around them (default: #ff00c8)",
+    help="what the holes are filled with: black, white, #rrggbb, or smooth"
+    " (interpolated from the border) (default: #ff00c8)",
   )
 
 
 def run(args: argparse.Namespace) -> int:
-  """Writes the gallery; returns 0."""
+  """Writes the gallery; raises the errors of `gallery`."""
+  if not args.output.lower().endswith(".png"):
+    raise ValueError(f"--output must name a .png file, not {args.output}.")
   image = gallery(args)
   figures.save_png(args.output, image)
   print(f"{args.output}  {image.shape[1]}x{image.shape[0]}")
@@ -62,11 +66,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def gallery(args: argparse.Namespace) -> np.ndarray:
-  """Returns the gallery that the arguments ask for, uint8 `[H, W, 3]`.
+  """Returns the gallery that the arguments describe, uint8 `[H, W, 3]`.
 
   Raises:
-    FileNotFoundError: there is no folder of that name.
-    ValueError: an argument is out of range, or shapes are asked for and not given.
+    FileNotFoundError: the folder of --shapes does not exist.
+    ValueError: an argument is out of range, or --shapes is missing.
   """
   if not 16 <= args.size <= 1024:
     raise ValueError(f"--size must be within [16, 1024], not {args.size}.")
@@ -95,13 +99,13 @@ def gallery(args: argparse.Namespace) -> np.ndarray:
 def _sampler(kind: str, size: int, shapes: np.ndarray | None) -> masks.Sampler:
   if kind == "shapes":
     return masks.make_sampler("random_region", size, region="shapes", shapes=shapes)
-  # Of the silhouettes, where they are given, combined draws too.
+  # With silhouettes, the kind combined uses them too.
   region = "shapes" if kind == "combined" and shapes is not None else "noise"
   return masks.make_sampler(kind, size, region=region, shapes=shapes)
 
 
 def _photographs(size: int, count: int) -> np.ndarray:
-  """Returns uint8 `[count, size, size, 3]`: photographs in turn, or plain grey."""
+  """Returns uint8 `[count, size, size, 3]`: photographs alternating, or plain grey."""
   try:
     images = [decode.decode(samples.pixels(name), size) for name in PHOTOGRAPHS]
   except (ModuleNotFoundError, OSError):

@@ -27,6 +27,7 @@ from ctx_encoder import data, masks
 from ctx_encoder.apps import report
 from ctx_encoder.apps.commands import evaluate
 from ctx_encoder.apps.report import measure
+from ctx_encoder.data import files
 from ctx_encoder.evaluation import baselines, figures
 from ctx_encoder.evaluation import compare as comparison
 from ctx_encoder.training import trained
@@ -88,9 +89,7 @@ def run(args: argparse.Namespace) -> int:
   try:
     made = make_report(args)
     page = report.page(made).encode(errors="backslashreplace")
-    path = Path(args.output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(page)
+    files.write(args.output, page)
     if args.pngs:
       write_pngs(made, Path(args.pngs))
   except (OSError, ValueError) as error:
@@ -237,7 +236,7 @@ def write_pngs(made: report.Report, folder: Path) -> None:
         figures.save_png(path, grid(cases, [about.name]))
     charts = about.curves | ({"distances": about.histogram} if about.histogram else {})
     for title, png in charts.items():
-      (folder / f"{start}_{_slug(title)}.png").write_bytes(png)
+      files.write(folder / f"{start}_{_slug(title)}.png", png)
 
 
 def grid(cases: list[report.Case], systems: list[str]) -> np.ndarray:

@@ -40,11 +40,12 @@ from PIL import Image
 from ctx_encoder import losses
 from ctx_encoder.apps.stylize import stylize
 from ctx_encoder.data import decode, files, sources, split
-from ctx_encoder.models.feature_nets import random_filters, vgg
+from ctx_encoder.models import VGG, feature_function
+from ctx_encoder.models.feature_nets import FeatureNetwork, random_filters
 from ctx_encoder.models.weights import read as weights
 
 SETTINGS = "stylize.json"
-NETWORKS = {"vgg16": vgg.VGG(16), "vgg19": vgg.VGG(19)}
+NETWORKS = {"vgg16": VGG(16), "vgg19": VGG(19)}
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")  # Gatys et al.
 # The first of these whose weights are given; relu4_2 in Gatys et al.
 CONTENT_LAYERS = ("relu4_2", "relu3_2", "relu2_2", "relu1_2", "relu1_1")
@@ -197,13 +198,13 @@ def _features_and_recipe(
   content = tuple(layer for layer in CONTENT_LAYERS if layer in held)[:1]
   # If the file holds none of the layers, the network reports what is missing.
   taps = dict.fromkeys(style + content) or CONTENT_LAYERS
-  features = vgg.feature_function(network, arrays, list(taps))
+  features = feature_function(network, arrays, list(taps))
   return features, dataclasses.replace(
     recipe, style_layers=style, content_layers=content
   )
 
 
-def _layers_held(network: vgg.FeatureNetwork, arrays: weights.Arrays) -> list[str]:
+def _layers_held(network: FeatureNetwork, arrays: weights.Arrays) -> list[str]:
   """Returns the convolution layers before the first one without weights."""
   held = []
   for convolution in network.convolutions:
@@ -277,14 +278,14 @@ def _prepare(
   settings = {name: getattr(args, name) for name in ("image_size", "seed", "features")}
   settings["weights"] = pathlib.Path(args.weights).name if args.weights else None
   text = json.dumps(settings | dataclasses.asdict(recipe), indent=1)
-  found = files.files(output)
+  found = files.visible_files(output)
   saved = output / SETTINGS
   if found and not (saved.is_file() and saved.read_text() == text):
     what = "files that were not made with these settings"
   elif others := sorted(found - planned - {SETTINGS}):
     what = f"{len(others)} files that this call does not write, such as {others[0]}"
   else:
-    files.write(saved, text.encode())
+    files.write(saved, text)
     return
   raise FileExistsError(f"--output {output} holds {what}: name an empty folder.")
 

@@ -26,6 +26,7 @@ from typing import Any
 
 from ctx_encoder.config import overrides as config_file
 from ctx_encoder.config import schema as configuration
+from ctx_encoder.data import files
 from ctx_encoder.evaluation import compare as comparison
 from ctx_encoder.evaluation import evaluate
 
@@ -111,11 +112,8 @@ def make_cells(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 def train(folder: Path, config: Mapping[str, Any], seed: int, cache: Path) -> str:
   """Trains one run in a process of its own; returns "" or what went wrong."""
   cell = folder.with_name(f"{folder.name}.json")
-  cell.write_text(
-    json.dumps(
-      {"workdir": str(folder), "cache": str(cache), "config": {**config, "seed": seed}}
-    )
-  )
+  settings = {"workdir": str(folder), "cache": str(cache)}
+  files.write(cell, json.dumps(settings | {"config": {**config, "seed": seed}}))
   environment = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"} | os.environ
   log = Path(f"{folder}.log")
   start = time.time()
@@ -166,8 +164,8 @@ def tabulate(
   written["baselines"] = others
   table = comparison.markdown(rows)
   note = "Mean over the seeds, and in brackets the lowest and the highest."
-  (output / "table.md").write_text(f"{table}\n\n{note}\n")
-  (output / "results.json").write_text(json.dumps(written, indent=1) + "\n")
+  files.write(output / "table.md", f"{table}\n\n{note}\n")
+  files.write(output / "results.json", json.dumps(written, indent=1) + "\n")
   return f"{table}\n\n{note}"
 
 

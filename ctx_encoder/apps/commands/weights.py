@@ -1,11 +1,11 @@
-"""Lists the published weights that losses and metrics can use, and downloads them.
+"""Lists published weights for losses and metrics, and downloads them.
 
-    ctx-encoder weights                                   # what there is, and for what
+    ctx-encoder weights                                   # lists files and their uses
     ctx-encoder weights vgg16 --download --output weights
 
-Without --download nothing uses the network. What was fetched is compared with the
-checksum that its publisher gives, or that LPIPS's files have had since they were
-published; a file that is there already is checked and kept.
+Only --download uses the network. Downloaded files are compared with the checksum of
+their publisher (LPIPS has published none: the one its files have always had). Existing
+files are checked and kept.
 """
 
 import argparse
@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from ctx_encoder.data import files
+
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
 _TORCHVISION = "https://download.pytorch.org/models/"
 _LPIPS = (
@@ -27,7 +29,7 @@ _LPIPS = (
 
 
 class Published(NamedTuple):
-  """A file: where it is, its checksum (or how that begins), and what it is for."""
+  """A file: address, checksum (or its first digits), and use."""
 
   url: str
   algorithm: str
@@ -94,7 +96,10 @@ FILES = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds this command's arguments."""
   parser.add_argument(
-    "names", nargs="*", metavar="NAME", help=f"of: {', '.join(FILES)} (default: all)"
+    "names",
+    nargs="*",
+    metavar="NAME",
+    help=f"one or more of: {', '.join(FILES)} (default: all)",
   )
   parser.add_argument(
     "--download", action="store_true", help="fetch the named files from the internet"
@@ -105,11 +110,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-  """Lists or fetches; returns 0, or 1 where a file could not be had."""
+  """Lists or downloads files; returns 0, or 1 if one of them failed."""
   unknown = sorted(set(args.names) - set(FILES))
   if unknown or (args.download and not args.names):
-    problem = f"there is no {unknown[0]!r}" if unknown else "--download of which"
-    raise ValueError(f"{problem}; of: {', '.join(FILES)}.")
+    problem = f"there is no {unknown[0]!r}" if unknown else "--download needs a name"
+    raise ValueError(f"{problem}; names are {', '.join(FILES)}.")
   failed = 0
   for name in args.names or FILES:
     published = FILES[name]
@@ -125,34 +130,33 @@ def run(args: argparse.Namespace) -> int:
 
 
 def fetch(published: Published, folder: Path) -> Path:
-  """Downloads a file unless it is there; returns its path.
+  """Downloads a file unless it exists, checks it and returns its path.
 
   Raises:
-    OSError: it cannot be fetched or written.
-    ValueError: it is not what was published.
+    OSError: it cannot be downloaded or written.
+    ValueError: its checksum is not the published one.
   """
   path = folder / published.name
-  if not path.exists():
-    folder.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    try:
-      with urllib.request.urlopen(published.url, timeout=60) as answer:
-        size = int(answer.headers.get("Content-Length") or 0)
-        with (
-          part.open("wb") as file,
-          tqdm(total=size, unit="B", unit_scale=True, desc=path.name) as bar,
-        ):
-          while block := answer.read(1 << 20):
-            file.write(block)
-            bar.update(len(block))
-      check(published, part)
-      part.replace(path)
-    except urllib.error.URLError as error:
-      raise OSError(f"{published.url} cannot be fetched: {error.reason}") from error
-    finally:
-      part.unlink(missing_ok=True)
-  else:
+
+  def download(new: Path) -> None:
+    with urllib.request.urlopen(published.url, timeout=60) as answer:
+      size = int(answer.headers.get("Content-Length") or 0)
+      with (
+        new.open("wb") as file,
+        tqdm(total=size, unit="B", unit_scale=True, desc=path.name) as bar,
+      ):
+        while block := answer.read(1 << 20):
+          file.write(block)
+          bar.update(len(block))
+    check(published, new)
+
+  if path.exists():
     check(published, path)
+    return path
+  try:
+    files.write(path, download)
+  except urllib.error.URLError as error:
+    raise OSError(f"{published.url} cannot be fetched: {error.reason}") from error
   return path
 
 
@@ -163,5 +167,5 @@ def check(published: Published, path: Path) -> None:
   if not found.startswith(published.checksum):
     raise ValueError(
       f"{path} is not the published file: its {published.algorithm} is {found}, not"
-      f" {published.checksum}. Remove it and try again."
+      f" {published.checksum}. Remove it and download it again."
     )

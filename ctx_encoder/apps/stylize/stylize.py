@@ -76,8 +76,8 @@ def make_stylize(features: losses.FeatureFunction, recipe: Recipe) -> Stylize:
   colours, see `match_colors`, which the Gram matrices would change only slowly.
 
   Args:
-    features: images in [0, 1] to `{layer: [B, h, w, C]}`, a pytree such as those of
-      `vgg.feature_function` and `random_filters.pyramid`.
+    features: images in [0, 1] to `{layer: [B, h, w, C]}`, a pytree such as
+      `models.feature_function` and `random_filters.pyramid` return.
     recipe: settings.
   """
   jit = functools.partial(jax.jit, compiler_options=xla.options())

@@ -1,4 +1,4 @@
-"""LPIPS: how different two images look, by the features of a trained network."""
+"""LPIPS: a perceptual distance from the features of a trained network."""
 
 import functools
 from typing import NamedTuple, Protocol
@@ -7,15 +7,15 @@ import jax
 import jax.numpy as jnp
 
 from ctx_encoder.models.feature_nets.alexnet import AlexNet
-from ctx_encoder.models.feature_nets.squeezenet import SqueezeNet
-from ctx_encoder.models.feature_nets.vgg import (
-  VGG,
+from ctx_encoder.models.feature_nets.network import (
   FeatureNetwork,
   Weights,
   network_variables,
 )
+from ctx_encoder.models.feature_nets.squeezenet import SqueezeNet
+from ctx_encoder.models.feature_nets.vgg import VGG
 
-# The scaling of the published package, of images in [-1, 1].
+# Scaling of images in [-1, 1] in the published package.
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 _EPSILON = 1e-10
 
@@ -55,33 +55,32 @@ class Distance(Protocol):
 
 
 def make_lpips(name: str, trunk_weights: Weights, head_weights: Weights) -> Distance:
-  """Returns LPIPS, version 0.1 of the published package, as a function of images.
+  """Returns LPIPS as a function of images, as version 0.1 of the published package.
 
   With f_l the features of layer l, divided by their norm over channels plus 1e-10, and
-  w_l the channels' weights of head l:
+  w_l the channel weights of head l:
 
     d(y, x) = sum_l mean_pixels sum_c w_lc (f_lc(y) - f_lc(x))^2.
 
-  Given a region, the sums over channels are resized to the images' size, bilinearly and
-  with the corners not aligned (as the package does for `spatial=True`), and the mean is
-  over the region's pixels. Features of a pixel see far around it: such a distance tells
-  where the images differ, but not of the region alone.
+  With a region, the sums over channels are resized bilinearly to the images' size
+  (corners not aligned, as in the package's `spatial=True`), and the mean is over the
+  region's pixels. Receptive fields are large, so pixels near the region count too.
 
   Args:
-    name: of the network, "alex", "squeeze" or "vgg".
-    trunk_weights: its weights of torchvision, trained on ImageNet; see `weights.load`.
-    head_weights: `lin0.model.1.weight` and so on, `[1, C, 1, 1]`, of the package's
+    name: "alex", "squeeze" or "vgg".
+    trunk_weights: torchvision's weights of that network; see `weights.load`.
+    head_weights: `lin0.model.1.weight` and so on, `[1, C, 1, 1]`, from the package's
       `weights/v0.1`.
 
   Returns:
-    Function of predictions and targets, both `[B, H, W, 3]` in [0, 1], and perhaps a
-    region `[B, H, W, 1]`, 1 = counted, to `[B]` float32, 0 or larger; 0 where the
+    Function of predictions and targets, both `[B, H, W, 3]` in [0, 1], and optionally a
+    region `[B, H, W, 1]`, 1 = counted, to `[B]` float32 of at least 0; 0 where the
     region is empty. It is a pytree whose leaves are the weights, see
     `feature_function`.
 
   Raises:
-    ValueError: no such network, or weights are missing or of another shape. The
-      function itself raises it for images of wrong shapes, or too small.
+    ValueError: the network is unknown, or weights are missing or have a wrong shape.
+      The function itself raises it for images of wrong shapes or too small.
 
   References:
     Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual
@@ -92,7 +91,7 @@ def make_lpips(name: str, trunk_weights: Weights, head_weights: Weights) -> Dist
   trunk = _TRUNKS[name]
   if "features.0.weight" not in trunk_weights:
     raise ValueError(
-      "LPIPS was fitted to the weights of torchvision: trunk_weights must have an array"
+      "LPIPS was fitted to torchvision's weights: trunk_weights must have an array"
       " features.0.weight."
     )
   variables = network_variables(trunk.network, trunk_weights, trunk.taps)
@@ -105,7 +104,7 @@ def _heads(trunk: _Trunk, weights: Weights) -> list[jax.Array]:
   for number, channels in enumerate(trunk.channels):
     name, shape = f"lin{number}.model.1.weight", (1, channels, 1, 1)
     if name not in weights:
-      raise ValueError(f"LPIPS needs {name} {shape}, which head_weights lack.")
+      raise ValueError(f"LPIPS needs {name} {shape}, missing in head_weights.")
     if (found := jnp.shape(weights[name])) != shape:
       raise ValueError(f"{name} must be {shape} for this network, not {found}.")
     heads.append(jnp.asarray(weights[name], jnp.float32).reshape(channels))
@@ -114,13 +113,13 @@ def _heads(trunk: _Trunk, weights: Weights) -> list[jax.Array]:
 
 def _distance(trunk, variables, heads, predictions, targets, region=None):
   _check_shapes(predictions, targets, region)
-  # Apart, not as one batch: where only one of them has a gradient, half is saved.
+  # Not one batch: if only one of the two needs a gradient, half of it is saved.
   ours, theirs = (
     trunk.network.apply(variables, _scale(images), trunk.taps)
     for images in (predictions, targets)
   )
   maps = [
-    _weighed(ours[tap], theirs[tap], head)
+    _layer_distance(ours[tap], theirs[tap], head)
     for tap, head in zip(trunk.taps, heads, strict=True)
   ]
   if region is None:
@@ -132,8 +131,8 @@ def _distance(trunk, variables, heads, predictions, targets, region=None):
   return jnp.sum(region * total, axis=(1, 2)) / jnp.where(count > 0, count, 1)
 
 
-def _weighed(ours, theirs, head):
-  """Returns the map of one layer, `[B, h, w]`."""
+def _layer_distance(ours, theirs, head):
+  """Weighted squared differences of one layer, `[B, h, w]`."""
   square = jnp.square(_unit(ours) - _unit(theirs))
   return jnp.sum(square * head[None, None, None], axis=3)
 
@@ -158,7 +157,7 @@ def _scale(images: jax.Array) -> jax.Array:
 
 
 def _unit(features: jax.Array) -> jax.Array:
-  """Divides by the norm over channels, with a gradient also where that is 0."""
+  """Divides by the norm over channels; the gradient is finite where that is 0."""
   square = jnp.sum(jnp.square(features), axis=3, keepdims=True)
   norm = jnp.sqrt(jnp.where(square == 0, 1, square))
   return features / (norm + _EPSILON)

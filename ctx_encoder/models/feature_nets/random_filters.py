@@ -1,7 +1,7 @@
-"""Texture features that need no training: one layer of random filters of many sizes.
+"""Texture features without training: one layer of random filters of several sizes.
 
-Their statistics tell textures apart well enough to synthesise from them, so they can
-stand in for a trained network in a style loss, and cost little.
+Their statistics suffice for texture synthesis, so they can replace a trained network in
+a style loss, at a lower cost.
 
 References: Ustyuzhaninov, Brendel, Gatys and Bethge, What does it take to generate
   natural textures?, ICLR 2017 (there 128 filters each of up to 55x55 pixels).
@@ -14,10 +14,9 @@ import jax.numpy as jnp
 
 from ctx_encoder.models.ops import conv
 
-# sqrt(mean(relu(w * x)^2)) of photographs of 64 to 256 pixels and filters of unit norm:
-# 0.09 to 0.12, whichever their size.
+# sqrt(mean(relu(w * x)^2)) for photographs of 64 to 256 pixels and filters of unit norm
+# is 0.09 to 0.12 for all filter sizes.
 _RESPONSE = 0.1
-
 
 FeatureFunction = Callable[[jax.Array], dict[str, jax.Array]]
 
@@ -25,17 +24,17 @@ FeatureFunction = Callable[[jax.Array], dict[str, jax.Array]]
 def multi_scale_features(
   key: jax.Array, *, kernels: Sequence[int] = (3, 5, 7, 11, 15), channels: int = 32
 ) -> FeatureFunction:
-  """Returns a function from images to the features of fixed random filters.
+  """Returns a function from images to features of fixed random filters.
 
-  For each kernel size k, features are relu(10 w * x), with filters w of k x k x 3
-  normally distributed values, less their mean and divided by their norm; the ten gives
-  features of about unit size for photographs. Filters lie inside of the image, large
-  ones on every s-th pixel only: by that Gram matrices of photographs of 128 pixels
-  change by 2 to 7 % (median), while those of two photographs differ by some 90 %.
+  For each kernel size k the features are relu(10 w * x). The filters w are k x k x 3
+  standard normal values minus their mean, divided by their norm; the factor 10 gives
+  features of about 1 for photographs. There is no padding, and large filters have the
+  stride s: this changes Gram matrices of 128-pixel photographs by 2 to 7 % (median),
+  while those of two photographs differ by about 90 %.
 
   Args:
-    key: PRNG key; the filters of a size depend on it and on that size alone.
-    kernels: sizes of the filters.
+    key: PRNG key; filters of a size depend on the key and that size only.
+    kernels: filter sizes, pixels, at least 3.
     channels: number of filters of each size.
 
   Returns:
@@ -44,12 +43,12 @@ def multi_scale_features(
     are the filters.
 
   Raises:
-    ValueError: a kernel is of less than 3 pixels, or there are no channels. The
-      function itself raises it for images of a wrong shape, or smaller than a filter.
+    ValueError: a kernel has fewer than 3 pixels, or there are no channels. The
+      function itself raises it for images of a wrong shape or smaller than a filter.
   """
   if channels < 1 or not kernels or min(kernels) < 3:
     raise ValueError(
-      f"kernels must be of 3 pixels or more and channels at least 1, not {kernels} and"
+      f"kernels must be at least 3 and channels at least 1, not {kernels} and"
       f" {channels}."
     )
   filters = {k: _filters(jax.random.fold_in(key, k), k, channels) for k in kernels}
@@ -57,17 +56,17 @@ def multi_scale_features(
 
 
 def pyramid(features: FeatureFunction, levels: int = 3) -> FeatureFunction:
-  """Returns features of images, of these at half their size, at a quarter, and so on.
+  """Returns features of images at full size, at half size, at a quarter and so on.
 
-  Small filters see large strokes like that. Large ones on every few pixels would too,
-  but a lattice that lies between those pixels lowers their loss as well as strokes do.
+  On smaller images small filters respond to large strokes. Large filters with a stride
+  do so too, but a loss on them can also be lowered by patterns with that period.
 
   Args:
-    features: images in [0, 1] to `{layer: [B, h, w, C]}`, a pytree.
-    levels: number of sizes, at least 1.
+    features: function of images in [0, 1] to `{layer: [B, h, w, C]}`, a pytree.
+    levels: number of image sizes, at least 1.
 
   Returns:
-    Function of `[B, H, W, 3]` to `{"{layer}/{2**level}": [B, h, w, C]}`, a pytree too.
+    Function of `[B, H, W, 3]` to `{"{layer}/{2**level}": [B, h, w, C]}`, also a pytree.
   """
 
   def at_all_sizes(features, images):
@@ -93,7 +92,7 @@ def _features(filters: dict[int, jax.Array], images: jax.Array) -> dict[str, jax
   largest = max(filters)
   if images.ndim != 4 or images.shape[3] != 3 or min(images.shape[1:3]) < largest:
     raise ValueError(
-      f"images must be [B, H, W, 3] of at least {largest} pixels a side, not"
+      f"images must be [B, H, W, 3] with sides of at least {largest} pixels, not"
       f" {images.shape}."
     )
   images = images.astype(jnp.float32)

@@ -1,9 +1,10 @@
 """SqueezeNet 1.1's convolutions.
 
 References: Iandola et al., SqueezeNet: AlexNet-level accuracy with 50x fewer parameters
-  and < 0.5MB model size, arXiv 1602.07360, 2016; version 1.1 is of its repository.
+  and < 0.5MB model size, arXiv 1602.07360, 2016; version 1.1 is in its repository.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,18 +12,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ctx_encoder.models.feature_nets.vgg import (
-  Convolution,
-  Features,
-  large_enough,
-  layers_to,
-)
-from ctx_encoder.models.layers import ConvStage, Settings, Stage
-from ctx_encoder.models.ops import conv
+from ctx_encoder.models.feature_nets import network
+from ctx_encoder.models.feature_nets.network import Convolution, Features
 
 _FIRST = 64  # channels of the first convolution
 
-# Channels that a fire module squeezes to, and that each of its two branches gives.
+# {layer: (channels of the squeeze convolution, channels of each of the two branches)}
 _FIRES = {
   "fire2": (16, 64),
   "fire3": (16, 64),
@@ -36,31 +31,24 @@ _FIRES = {
 
 
 class Fire(nn.Module):
-  """Squeezes channels, then joins what a 1x1 and a 3x3 convolution make of them."""
+  """A 1x1 convolution to few channels, then a 1x1 and a 3x3 one, concatenated."""
 
   squeeze: int
   expand: int
-  settings: Settings = Settings()
+  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    def stage(name, features, kernel):
-      stage = Stage(features, kernel=kernel, stride=1, then=("relu",))
-      return ConvStage(stage, self.settings, name=name)
-
-    x = stage("squeeze", self.squeeze, 1)(x)
-    branches = stage("expand1x1", self.expand, 1), stage("expand3x3", self.expand, 3)
+    x = network.conv_relu(self.squeeze, 1, self.dtype, "squeeze")(x)
+    branches = (
+      network.conv_relu(self.expand, side, self.dtype, f"expand{side}x{side}")
+      for side in (1, 3)
+    )
     return jnp.concatenate([branch(x) for branch in branches], axis=3)
 
 
 class SqueezeNet(nn.Module):
-  """SqueezeNet 1.1 without its classifier.
-
-  Layers are relu1, pool1, fire2, fire3, pool3, fire4, fire5, pool5 and fire6 to fire9.
-  Called with `[B, H, W, 3]` as `vgg.torchvision_input` prepares them, and the layers to
-  tap; returns `{layer: [B, h, w, C]}`. Nothing behind the deepest tap is computed, nor
-  are its parameters needed.
-  """
+  """SqueezeNet 1.1 without its classifier; see `FeatureNetwork` for the call."""
 
   dtype: Any = jnp.float32
 
@@ -75,7 +63,7 @@ class SqueezeNet(nn.Module):
   def convolutions(self) -> tuple[Convolution, ...]:
     first = Convolution("relu1", ("conv1", "conv"), (3, 3, 3, _FIRST), "features.0")
     found, inputs = [first], _FIRST
-    # torchvision counts the first convolution's ReLU too.
+    # torchvision numbers the first ReLU too.
     for number, layer in enumerate(self.layers, start=1):
       if layer not in _FIRES:
         continue
@@ -93,21 +81,19 @@ class SqueezeNet(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, taps: Sequence[str]) -> Features:
-    settings, features = Settings(dtype=self.dtype), {}
-    for layer in layers_to(self.layers, taps):
-      if layer in _FIRES:
-        x = Fire(*_FIRES[layer], settings, name=layer)(x)
-      elif layer == "relu1":
-        stage = Stage(_FIRST, kernel=3, stride=2, padding="VALID", then=("relu",))
-        x = ConvStage(stage, settings, name="conv1")(large_enough(x, 3, layer))
-      else:
-        x = _pool(large_enough(x, 3, layer))
-      features[layer] = x
-    return {tap: features[tap] for tap in taps}
+    first = network.conv_relu(_FIRST, 3, self.dtype, "conv1", 2, "VALID")
+    layers: dict[str, network.Layer] = {
+      layer: functools.partial(_pool, layer=layer) for layer in self.layers
+    }
+    layers["relu1"] = lambda x: first(network.large_enough(x, 3, "relu1"))
+    for layer, channels in _FIRES.items():
+      layers[layer] = Fire(*channels, self.dtype, name=layer)
+    return network.apply_layers(layers, x, taps)
 
 
-def _pool(x: jax.Array) -> jax.Array:
-  """Maximum of 3x3 pixels at stride 2, also where the last window is cut off."""
+def _pool(x: jax.Array, layer: str) -> jax.Array:
+  """Maximum over 3x3 pixels at stride 2; the last window may reach past the border."""
+  network.large_enough(x, 3, layer)
   rest = [(0, (size - 3) % 2) for size in x.shape[1:3]]
   x = jnp.pad(x, [(0, 0), *rest, (0, 0)], constant_values=-jnp.inf)
-  return conv.max_pool(x, 3, 2, "VALID")
+  return network.pool(x, 3, layer)

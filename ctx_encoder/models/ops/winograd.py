@@ -2,16 +2,16 @@
 
 Squares of m x m outputs of an r x r kernel are computed from a x a products, where
 a = m + r - 1, instead of (m r)^2 (Lavin and Gray, "Fast algorithms for convolutional
-neural networks", CVPR 2016). For one channel in and one out, with an input tile d and
+neural networks", CVPR 2016). For one input and one output channel, an input tile d and
 a kernel g,
 
   Y = A^T [(G g G^T) * (B^T d B)] A;
 
-over channels, the product in the middle is a^2 matrix products. Nine outputs of a 4x4
-kernel take 36 of them instead of 144. The price is rounding: 2e-6 of the result's size
-in float32, some ten times that of a direct convolution.
+with more channels the product in the middle becomes a^2 matrix products. Nine outputs
+of a 4x4 kernel take 36 multiplications instead of 144. The rounding error is about 2e-6
+of the result in float32, ten times that of a direct convolution.
 
-The matrices come from polynomials through a - 1 points and infinity (Toom and Cook).
+A, B and G come from polynomials through a - 1 points and infinity (Toom and Cook).
 """
 
 import functools
@@ -22,23 +22,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-# {side r of the kernel: (m, points)}. The points are few and near 1, since rounding
-# errors are multiplied with their powers. a <= 2 m: an input is in at most two tiles a
-# side.
+# {kernel side r: (m, points)}. Rounding errors are multiplied with powers of the
+# points, so these are few and near 1. a <= 2 m, so an input is in at most two tiles per
+# axis.
 _TILES = {2: (4, (0, 1, -1, 2)), 4: (3, (0, 1, -1, 2, -0.5))}
 
-# Below these the transforms cost more than the products that they save.
+# With fewer, the transforms cost more than the products that they save.
 _LEAST_CHANNELS = 128
 _LEAST_TILES = 128
 
 
 def fits(x_shape: Sequence[int], kernel_shape: Sequence[int], dtype) -> bool:
-  """Returns whether `conv` takes such arrays and is likely to be faster.
+  """Returns whether `conv` supports these shapes and is likely to be faster.
 
   Args:
     x_shape: `[B, H, W, C]`, padding included.
     kernel_shape: `[r, r, C, D]`.
-    dtype: of both; half precision would lose too much.
+    dtype: of both; half precision would lose too many digits.
   """
   kh, kw, *channels = kernel_shape
   if kh != kw or kh not in _TILES or dtype not in (jnp.float32, jnp.float64):
@@ -47,7 +47,7 @@ def fits(x_shape: Sequence[int], kernel_shape: Sequence[int], dtype) -> bool:
   outputs = [n - kh + 1 for n in x_shape[1:3]]
   th, tw = (-(-n // m) for n in outputs)
   used = outputs[0] * outputs[1] / (th * tw * m * m)
-  images = x_shape[0] if isinstance(x_shape[0], int) else 1  # unknown while exporting
+  images = x_shape[0] if isinstance(x_shape[0], int) else 1  # symbolic while exporting
   if images * th * tw < _LEAST_TILES or min(channels) < _LEAST_CHANNELS:
     return False
   return used > 0.6
@@ -55,7 +55,7 @@ def fits(x_shape: Sequence[int], kernel_shape: Sequence[int], dtype) -> bool:
 
 @jax.custom_vjp
 def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Convolution at stride 1 without padding.
+  """Stride-1 convolution without padding; reverse-mode derivatives only.
 
   Args:
     x: `[B, H, W, C]`.
@@ -81,10 +81,10 @@ def _forward(x, kernel):
 
 
 def _backward(residuals, gradient):
-  """The transposes of all steps of `conv`.
+  """Transposes of all steps of `conv`.
 
-  XLA's CPU backend would fuse the last transforms with what they are made of, and
-  compute that many times over; as matrix products, which are not fused, they are not.
+  The transforms are matrix products because XLA's CPU backend does not fuse these; it
+  would fuse sums with their operands and compute the operands repeatedly.
   """
   x, kernel = residuals
   (r, _, c, d), dtype = kernel.shape, kernel.dtype
@@ -95,7 +95,7 @@ def _backward(residuals, gradient):
     (0, n * m - out) for n, out in zip((th, tw), gradient.shape[1:3], strict=True)
   ]
   gradient = _pad(gradient, ((0, 0), *pads, (0, 0)))
-  # Not a stack of slices, a product with which XLA would take apart again.
+  # Not a stack of slices: XLA would split the product with it again.
   squares = gradient.reshape(batch, th, m, tw, m, d).transpose(2, 4, 0, 1, 3, 5)
   squares = squares.reshape(m * m, -1)
   products = _weigh(np.kron(a, a), squares).reshape(len(b) ** 2, -1, d)
@@ -152,7 +152,7 @@ def _input_tiles(x, m: int, b):
 
 
 def _join(squares):
-  """Returns the image whose m x m tiles have these places: `[B, th m, tw m, D]`."""
+  """Returns the image made of m x m tiles, given by position: `[B, th m, tw m, D]`."""
   m = len(squares)
   b, th, tw, d = squares[0][0].shape
   rows = jnp.stack([jnp.stack(row, axis=3) for row in squares], axis=2)
@@ -160,9 +160,9 @@ def _join(squares):
 
 
 def _overlap(tiles, m: int):
-  """Adds up overlapping tiles `[a, a, B, th, tw, C]` that lie m apart, m < a <= 2 m."""
+  """Sums overlapping tiles `[a, a, B, th, tw, C]` at distance m, m < a <= 2 m."""
 
-  def cell(i, j):  # what a tile gives to its own square and to the next ones
+  def cell(i, j):  # contributions to a square from its own and the preceding tiles
     parts = [
       jnp.pad(tiles[i + m * u, j + m * v], ((0, 0), (u, 1 - u), (v, 1 - v), (0, 0)))
       for u in (0, 1)
@@ -175,13 +175,13 @@ def _overlap(tiles, m: int):
 
 
 def _sandwich(matrix, items):
-  """Returns M X M^T, X being a matrix of arrays as nested lists."""
+  """Returns M X M^T for a matrix X of arrays, as nested lists."""
   columns = [_combine(matrix, column) for column in zip(*items, strict=True)]
   return [_combine(matrix, row) for row in zip(*columns, strict=True)]
 
 
 def _combine(matrix, items):
-  """Returns, for each row of a matrix, the sum of the items weighted with it."""
+  """Returns the sums of the items, weighted with each row of a matrix."""
   sums = []
   for row in matrix:
     terms = [

@@ -1,13 +1,11 @@
-"""The generator's layers as Keras has them, and weights between the two.
+"""A generator's layers as a Keras model, and weights from and to Keras.
 
-Kernels have the same layout in both. A file of Keras 3 keeps the order of layers of one
-class, and older ones that of all layers; names are anybody's. So layers are matched in
-order, those of one kind with each other, and have to have the same shapes.
+Kernels have the same layout in both. Layer names in a file are arbitrary. Files of
+Keras 3 keep the order of layers within each class, older ones that of all layers. So
+layers of the same kind are matched in order, and their shapes must agree.
 """
 
-import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from ctx_encoder.data import files
 from ctx_encoder.models import Generator, Stage
 from ctx_encoder.models import bottleneck as bottlenecks
 from ctx_encoder.models.layers import BATCH_NORM_EPSILON, LEAKY_SLOPE, Settings
@@ -28,14 +27,14 @@ _NORM = (
   ("batch_stats", "mean"),
   ("batch_stats", "var"),
 )
-# Of each class, where its weights are in ours, and what Keras calls them.
+# {class: (its variables in ours, their names in Keras)}
 _WEIGHTS = {
   "Conv2D": (_KERNEL, ("kernel", "bias")),
   "Conv2DTranspose": (_KERNEL, ("kernel", "bias")),
   "Dense": (_KERNEL, ("kernel", "bias")),
   "BatchNormalization": (_NORM, ("gamma", "beta", "moving_mean", "moving_variance")),
 }
-# By the ranks of its weights, what kind of layer it is.
+# {ranks of a layer's weights: its kind}
 _KINDS = {(4, 1): "convolution", (2, 1): "dense", (1, 1, 1, 1): "BatchNorm"}
 _AFTER = {
   "relu": ("ReLU", ""),
@@ -46,9 +45,9 @@ _AFTER = {
 
 
 class Layer(NamedTuple):
-  """A layer of the Keras model: its class, arguments, and path of its weights in ours.
+  """A layer of the Keras model: class, arguments, path of its weights in ours.
 
-  The path is empty where it has none.
+  The path is empty for a layer without weights.
   """
 
   kind: str
@@ -61,7 +60,7 @@ class Layer(NamedTuple):
 
 
 class Match(NamedTuple):
-  """A layer of a file, and what it is of ours."""
+  """A layer of a file and the path of the layer of ours that it matches."""
 
   name: str
   path: tuple[str, ...]
@@ -69,39 +68,35 @@ class Match(NamedTuple):
 
 
 def table(generator: Generator, params: PyTree) -> list[Layer]:
-  """Returns the layers of the Keras model that is the same network, in order.
+  """Returns the layers of the equivalent Keras model, in order.
 
   Args:
-    generator: of the report's tables, of any width, depth and size.
+    generator: a network of the report, of any width, depth and size.
     params: its parameters, or their shapes.
 
   Raises:
-    ValueError: it has a part that Keras has no layer for, or is no chain of layers.
+    ValueError: the generator has a layer that Keras lacks, or is not sequential.
   """
   encoder, middle, decoder = generator.encoder, generator.bottleneck, generator.decoder
   problem = None
   if generator.skips:
-    problem = "model.skips, which is no chain of layers"
+    problem = "model.skips, since Keras's model is sequential"
   elif not hasattr(encoder, "stages"):
-    problem = "model.encoder, a network with weights of its own"
+    problem = "model.encoder, a pretrained network"
   elif not isinstance(middle, bottlenecks.Dense | bottlenecks.Conv):
-    problem = "model.bottleneck=channelwise, which is no layer of Keras"
+    problem = "model.bottleneck=channelwise, since Keras has no such layer"
   elif middle.noise_dim:
     problem = "model.noise_dim, a second input"
   if problem:
-    raise ValueError(
-      f"Keras's weights are those of the report's tables, not {problem}."
-    )
+    raise ValueError(f"Networks for Keras cannot have {problem}.")
   found = []
   for i, stage in enumerate(encoder.stages):
     found += _stage(stage, encoder.settings, ("encoder", f"stage{i + 1}"))
   found += _bottleneck(middle, params["bottleneck"])
   for i, stage in enumerate(decoder.stages):
     path = ("decoder", f"stage{i + 1}")
-    found += _stage(stage, decoder.settings, path, "Conv2DTranspose")
-  found.append(
-    Layer("Conv2DTranspose", '3, 4, strides=2, padding="same"', ("decoder", "output"))
-  )
+    found += _stage(stage, decoder.settings, path, decoder.upsample)
+  found += _upsampling(3, 4, 2, decoder.upsample, ("decoder", "output"))
   if middle.side * 2 ** (len(decoder.stages) + 1) != decoder.size:
     found.append(
       Layer("Resizing", f'{decoder.size}, {decoder.size}, interpolation="bilinear"')
@@ -110,11 +105,15 @@ def table(generator: Generator, params: PyTree) -> list[Layer]:
 
 
 def _stage(
-  stage: Stage, settings: Settings, path: tuple[str, str], kind: str = "Conv2D"
+  stage: Stage, settings: Settings, path: tuple[str, str], upsample: str | None = None
 ) -> list[Layer]:
-  arguments = f"{settings.channels(stage.features)}, {stage.kernel}"
-  arguments += f', strides={stage.stride}, padding="{stage.padding.lower()}"'
-  found = [Layer(kind, arguments, (*path, "conv"))]
+  shape = settings.channels(stage.features), stage.kernel, stage.stride
+  if upsample:
+    found = _upsampling(*shape, upsample, (*path, "conv"))
+  else:
+    arguments = "{}, {}, strides={}, ".format(*shape)
+    arguments += f'padding="{stage.padding.lower()}"'
+    found = [Layer("Conv2D", arguments, (*path, "conv"))]
   for name in stage.then:
     if name == "norm":
       found.append(_norm(stage.momentum, path))
@@ -123,6 +122,16 @@ def _stage(
     else:
       found.append(Layer(*_AFTER[name]))
   return found
+
+
+def _upsampling(
+  features: int, kernel: int, stride: int, kind: str, path: tuple[str, ...]
+) -> list[Layer]:
+  if kind == "transposed":
+    arguments = f'{features}, {kernel}, strides={stride}, padding="same"'
+    return [Layer("Conv2DTranspose", arguments, path)]
+  arguments = f'{features}, 3, padding="same"'
+  return [Layer("UpSampling2D", f"{stride}"), Layer("Conv2D", arguments, path)]
 
 
 def _norm(momentum: float, path: tuple[str, ...]) -> Layer:
@@ -151,7 +160,7 @@ def _bottleneck(middle: Any, params: PyTree) -> list[Layer]:
 
 
 def code(layers: Sequence[Layer], input_shape: Sequence[int], path: str) -> str:
-  """Returns Python code that makes the Keras model and loads a file of weights."""
+  """Returns Python code that builds the Keras model and loads a file of weights."""
   rows = [f"keras.Input({tuple(input_shape)})", *(layer.code for layer in layers)]
   return "\n".join(
     [
@@ -167,11 +176,11 @@ def code(layers: Sequence[Layer], input_shape: Sequence[int], path: str) -> str:
 
 
 def write(path: Path, layers: Sequence[Layer], variables: PyTree) -> None:
-  """Writes weights for `model.load_weights` of a Keras model with these layers.
+  """Writes weights that `model.load_weights` of the Keras model reads.
 
   Args:
-    path: `.weights.h5`, as Keras 3 writes it, or else `.h5`, as Keras 1 and 2 did and 3
-      reads. A file that is there is replaced.
+    path: `.weights.h5` for Keras 3, any other `.h5` for Keras 1 to 3. An existing file
+      is replaced.
     layers: see `table`.
     variables: the generator's "params" and "batch_stats".
 
@@ -182,9 +191,8 @@ def write(path: Path, layers: Sequence[Layer], variables: PyTree) -> None:
   import h5py
 
   flat = flatten_dict(variables)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as temporary:
-    new = Path(temporary) / "new.h5"
+
+  def fill(new: Path) -> None:
     with h5py.File(new, "w") as file:
       put = _put_layer if path.name.endswith(".weights.h5") else _put_listed_layer
       names = []
@@ -197,11 +205,12 @@ def write(path: Path, layers: Sequence[Layer], variables: PyTree) -> None:
       if put is _put_listed_layer:
         file.attrs["layer_names"] = np.array(names, "S")
         file.attrs["backend"], file.attrs["keras_version"] = "tensorflow", "2.15.0"
-    os.replace(new, path)
+
+  files.write(path, fill)
 
 
 def _name(kind: str, taken: Sequence[str]) -> str:
-  """Returns what Keras calls the next layer of a class: conv2d, conv2d_1 and so on."""
+  """Returns Keras's name of the next layer of a class: conv2d, conv2d_1, ..."""
   base = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.replace("2DT", "2d_t")).lower()
   same = sum(re.fullmatch(rf"{base}(_\d+)?", name) is not None for name in taken)
   return f"{base}_{same}" if same else base
@@ -225,10 +234,10 @@ def _put_listed_layer(file: Any, name: str, arrays: Mapping[str, np.ndarray]) ->
 def read(
   arrays: Mapping[str, np.ndarray], layers: Sequence[Layer], shapes: PyTree
 ) -> tuple[dict[str, PyTree], list[Match]]:
-  """Returns the variables that a Keras file holds, and what was taken for what.
+  """Returns a generator's variables from the arrays of a Keras file.
 
   Args:
-    arrays: of the file, see `weights.load`, in its order.
+    arrays: the file's arrays in its order, see `weights.load`.
     layers: see `table`.
     shapes: the generator's variables, or their shapes.
 
@@ -236,7 +245,7 @@ def read(
     "params" and "batch_stats", float32, and a match for each layer.
 
   Raises:
-    ValueError: a layer does not fit, is missing, or is one too many.
+    ValueError: a layer has a wrong shape, is missing, or has no counterpart.
   """
   theirs = _by_kind(arrays)
   expected: dict[tuple[str, ...], Any] = dict(flatten_dict(shapes))
@@ -254,17 +263,17 @@ def read(
       for place, value in zip(places, values, strict=True):
         if value.shape != expected[place].shape:
           raise ValueError(
-            f"Layer {name} of the file does not fit {'/'.join(layer.path)}: its"
+            f"Layer {name} of the file does not match {'/'.join(layer.path)}: its"
             f" {place[-1]} is {value.shape}, not {expected[place].shape}."
           )
         flat[place] = np.asarray(value, np.float32)
       matches[layer.path] = Match(name, layer.path, values[0].shape)
     if len(wanted) != len(found):
-      alone = ["/".join(layer.path) for layer, _ in wanted[len(found) :]]
-      alone += [name for name, _ in found[len(wanted) :]]
+      unmatched = ["/".join(layer.path) for layer, _ in wanted[len(found) :]]
+      unmatched += [name for name, _ in found[len(wanted) :]]
       raise ValueError(
-        f"The file has {len(found)} {kind} layers and the network {len(wanted)}:"
-        f" without partner is {', '.join(alone)}."
+        f"The file has {len(found)} {kind} layers and the network {len(wanted)};"
+        f" unmatched layers: {', '.join(unmatched)}."
       )
   variables = {"batch_stats": {}, **unflatten_dict(flat)}
   return variables, [matches[layer.path] for layer in layers if layer.path]
@@ -285,11 +294,12 @@ def _by_kind(
     elif any(value.dtype.kind == "f" for value in values):  # else a random seed
       shapes = ", ".join(str(value.shape) for value in values)
       raise ValueError(
-        f"Layer {name} of the file is of no kind in the network: {shapes}."
+        f"Layer {name} of the file has weights of a kind that the network does not"
+        f" have: {shapes}."
       )
   return found
 
 
 def _kind(shapes: Sequence[tuple[int, ...]]) -> str | None:
-  """Returns the kind of layer that has weights of these shapes, None if none has."""
+  """Returns the kind of layer with weights of these shapes, None if unknown."""
   return _KINDS.get(tuple(map(len, shapes)))

@@ -1,8 +1,8 @@
-"""Published weights, read into arrays by name.
+"""Reads files of published weights into arrays by name.
 
-Such files come from strangers. Nothing in them is run, nothing outside of them is read,
-and memory is bounded by their size (if compressed, by 1032 times it; a string of a
-damaged HDF5 file may take up to 4 GiB for a moment).
+The files may be hostile. Nothing in them is run, no other file is read, and memory is
+bounded by the file's size (1032 times that if compressed; a string in a damaged HDF5
+file may take up to 4 GiB for a moment).
 """
 
 import io
@@ -25,22 +25,22 @@ Arrays = dict[str, np.ndarray]
 def load(path: str | os.PathLike[str]) -> Arrays:
   """Reads a file of weights.
 
-  Arrays are called as in the file: `features.0.weight` in a PyTorch state dict (which
-  may lie under `state_dict`); layer and variable in a Keras file, as in
-  `block1_conv1/kernel`, in the order of the layers, or of those of each class in files
-  of Keras 3; what the optimiser keeps is left out.
+  Names are those in the file: `features.0.weight` in a PyTorch state dict (also one
+  under the key `state_dict`); `block1_conv1/kernel`, layer and variable, in a Keras
+  file. Keras layers keep their order; files of Keras 3 keep it within each class only.
+  The optimiser's variables are left out.
 
   Args:
     path: `.npz`, `.safetensors`, `.h5`, `.hdf5` or `.keras` (weights or a model saved
-      by Keras), `.pth` or `.pt` (by PyTorch, which is not needed).
+      by Keras), `.pth` or `.pt` (saved by PyTorch, which need not be installed).
 
   Returns:
-    Arrays of numbers with the file's types and axes, perhaps read-only; bfloat16 comes
-    as float32.
+    Arrays of numbers with the file's types and axes, possibly read-only; bfloat16 is
+    converted to float32.
 
   Raises:
-    ValueError: not such a file, damaged, or with more in it than weights.
-    ModuleNotFoundError: h5py or safetensors, which read the file, is not installed.
+    ValueError: the file has another format, is damaged, or holds more than weights.
+    ModuleNotFoundError: h5py or safetensors is needed and not installed.
     OSError: the file cannot be opened.
   """
   path = pathlib.Path(path)
@@ -52,7 +52,7 @@ def load(path: str | os.PathLike[str]) -> Arrays:
   if not start:
     raise ValueError(f"{path} is empty.")
   if not re.match(kind.start, start, re.DOTALL):
-    raise ValueError(f"{path} begins with {start[:8]!r}: it is not {kind.name}.")
+    raise ValueError(f"{path} is not {kind.name}: it starts with {start[:8]!r}.")
   try:
     arrays = kind.read(path)
   except ModuleNotFoundError:
@@ -72,16 +72,12 @@ def _read_npz(path: pathlib.Path) -> Arrays:
   }
   arrays = {}
   with zipfile.ZipFile(path) as archive:
-    members = archive.infolist()
-    known = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-    if any(member.compress_type not in known for member in members):
-      raise ValueError("it is compressed by another method than deflate.")
-    _check_size(sum(member.file_size for member in members), path)
+    _check_members(archive.infolist(), path)
     for name in archive.namelist():
       content = archive.read(name)
       file = io.BytesIO(content)
       shape, fortran, dtype = headers[np.lib.format.read_magic(file)](file)
-      if min(shape, default=0) < 0:  # NumPy would make the best of it
+      if min(shape, default=0) < 0:  # NumPy would infer the size
         raise ValueError(f"{name} has the shape {shape}.")
       _check_numbers(name, dtype)
       array = np.ndarray(
@@ -91,10 +87,17 @@ def _read_npz(path: pathlib.Path) -> Arrays:
   return arrays
 
 
+def _check_members(members: list[zipfile.ZipInfo], path: pathlib.Path) -> None:
+  known = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+  if any(member.compress_type not in known for member in members):
+    raise ValueError("its compression is not deflate.")
+  _check_size(sum(member.file_size for member in members), path)
+
+
 def _check_size(size: int, path: pathlib.Path) -> None:
-  # zlib.net/zlib_tech.html: deflate makes one byte of 1032 at most.
+  # zlib.net/zlib_tech.html: deflate shrinks data to 1/1032 at most.
   if size > 1032 * path.stat().st_size:
-    raise ValueError(f"it claims to hold {size} bytes, more than fit into it.")
+    raise ValueError(f"it claims to hold {size} bytes, more than its size allows.")
 
 
 def _check_numbers(name: str, dtype: np.dtype) -> None:
@@ -111,7 +114,7 @@ def _read_safetensors(path: pathlib.Path) -> Arrays:
     ) from error
   with safetensors.safe_open(path, framework="np") as file:
     arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-  # bfloat16, and what is smaller, are of types that NumPy itself does not have.
+  # NumPy has no type for bfloat16 and for floats of 8 bits.
   return {
     name: array.astype(np.float32) if array.dtype.kind == "V" else array
     for name, array in arrays.items()
@@ -119,12 +122,10 @@ def _read_safetensors(path: pathlib.Path) -> Arrays:
 
 
 def _read_keras_model(path: pathlib.Path) -> Arrays:
-  """Reads the weights in a model's archive; its configuration is left alone."""
+  """Reads the weights in a model's archive, but not its configuration."""
   with zipfile.ZipFile(path) as archive:
     member = archive.getinfo("model.weights.h5")
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-      raise ValueError("it is compressed by another method than deflate.")
-    _check_size(member.file_size, path)
+    _check_members([member], path)
     return _read_keras(path, io.BytesIO(archive.read(member)))
 
 
@@ -149,7 +150,7 @@ def _read_keras(path: pathlib.Path, content: io.BytesIO | None = None) -> Arrays
       if not isinstance(dataset, h5py.Dataset):
         raise ValueError(f"{name} is not an array.")
       if dataset.external or dataset.is_virtual:
-        raise ValueError(f"{name} lies in another file.")
+        raise ValueError(f"{name} is in another file.")
       _check_numbers(name, dataset.dtype)
     _check_size(sum(dataset.nbytes for _, dataset in found), path)
     arrays = {name: np.asarray(dataset[()]) for name, dataset in found}
@@ -159,11 +160,12 @@ def _read_keras(path: pathlib.Path, content: io.BytesIO | None = None) -> Arrays
 
 
 def _check_heaps(data: bytes | mmap.mmap) -> None:
-  """Checks the heaps that strings lie in: over some that are damaged HDF5 never ends.
+  """Checks heaps of strings; HDF5 reads some damaged ones in an endless loop.
 
-  A collection has a header of 16 bytes with its size in the last 8, and objects with
-  headers of the same form: index (0 = the free rest), references, size without the
-  header and padding to 8; that of the rest includes its header.
+  A collection has a header of 16 bytes with its size in the last 8, then objects with
+  headers of the same form: index (0 = free space), references, size. An object's size
+  excludes its header and the padding to 8 bytes; that of free space includes its
+  header.
   """
   for start in re.finditer(rb"GCOL\x01\0\0\0", data):
     at = start.start()
@@ -179,12 +181,12 @@ def _check_heaps(data: bytes | mmap.mmap) -> None:
 
 
 def _listed_datasets(root: Any) -> Iterable[tuple[str, Any]]:
-  """Yields what the attributes of a file of Keras 1 or 2 list, layer by layer."""
+  """Yields the datasets that attributes of a Keras 1 or 2 file list, by layer."""
   for layer in _strings(root, "layer_names"):
     group = _member(root, layer)
     for weight in _strings(group, "weight_names"):
       variable = weight.rpartition("/")[2].partition(":")[0]
-      # Keras 1, which wrote VGG's, has names like block1_conv1_W_1:0.
+      # Keras 1, which wrote VGG's file, has names like block1_conv1_W_1:0.
       if old := re.fullmatch(r".*_([Wb])(_\d+)?", variable):
         variable = {"W": "kernel", "b": "bias"}[old[1]]
       yield f"{layer}/{variable}", _member(group, weight)
@@ -196,27 +198,27 @@ def _strings(group: Any, attribute: str) -> list[str]:
 
 
 def _member(group: Any, name: str) -> Any:
-  """Returns what lies in a group, and follows no links out of it."""
+  """Returns a member of a group, without following links."""
   import h5py
 
   for part in name.split("/"):
     if group.get(part, getclass=True, getlink=True) is not h5py.HardLink:
-      raise ValueError(f"{name} is missing, or a link.")
+      raise ValueError(f"{name} is missing or a link.")
     group = group[part]
   return group
 
 
 def _numbered_datasets(root: Any) -> Iterable[tuple[str, Any]]:
-  """Yields the variables of a `.weights.h5` of Keras 3, under their layers' names."""
+  """Yields the variables of a Keras 3 `.weights.h5` by their layers' names."""
   layers: dict[str, dict[str, Any]] = {}
 
-  def visit(path, item):  # once for every object, and not for links
+  def visit(path, item):  # h5py skips links
     layer, _, number = path.rpartition("/vars/")
     if layer and layer != "optimizer" and hasattr(item, "shape"):
       layers.setdefault(layer, {})[number] = item
 
   root.visititems(visit)
-  # Keras counts layers of a class: conv2d, conv2d_1 to conv2d_10.
+  # Keras numbers layers of a class: conv2d, conv2d_1, ..., conv2d_10.
   for path, variables in sorted(layers.items(), key=lambda item: _natural(item[0])):
     layer = root[f"{path}/vars"].attrs.get("name", path)
     ranks = [len(variables[number].shape) for number in sorted(variables)]
@@ -228,7 +230,7 @@ def _numbered_datasets(root: Any) -> Iterable[tuple[str, Any]]:
 
 
 def _natural(name: str) -> list[tuple[str, int]]:
-  """Returns what to sort names by, so that a_10 comes behind a_2."""
+  """Returns a sort key of a name that puts a_10 after a_2."""
   return [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)]
 
 

@@ -1,0 +1,229 @@
+"""What makes a configuration invalid: fields out of range and fields that conflict."""
+
+import difflib
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ctx_encoder.config.fields import Field, unknown
+from ctx_encoder.config.overrides import flatten
+from ctx_encoder.config.schema import FIELDS, Config
+
+_Rules = Iterator[tuple[Any, str]]
+
+
+def validate(config: Config) -> None:
+  """Checks every field, and the fields against each other.
+
+  Raises:
+    ValueError: names every field that is out of range or of another type, or else
+      every pair of fields that conflict.
+  """
+  problems = field_problems(flatten(config)) or conflicts(config)
+  if problems:
+    raise ValueError("Configuration: " + "; ".join(problems) + ".")
+
+
+def field_problems(values: Mapping[str, Any]) -> list[str]:
+  """Returns what is wrong with {dotted name: value}, field by field."""
+  problems = []
+  for name, value in values.items():
+    if name not in FIELDS:
+      problems.append(unknown(name, FIELDS))
+    elif problem := _problem(FIELDS[name], value):
+      problems.append(problem)
+  return problems
+
+
+def conflicts(config: Config) -> list[str]:
+  """Returns what is wrong with fields that are valid one by one."""
+  groups = (_run_rules, _data_rules, _mask_rules, _model_rules, _loss_rules)
+  return [text for rules in groups for broken, text in rules(config) if broken]
+
+
+def _problem(field: Field, value: Any) -> str | None:
+  name = field.name
+  if value is None:
+    return None if field.optional else f"'{name}' must not be None"
+  numeric = field.type in (int, float)
+  accepted = (int, float) if field.type is float else field.type
+  if not isinstance(value, accepted) or (numeric and isinstance(value, bool)):
+    return f"'{name}' must be {field.type.__name__}, not {value!r}"
+  if field.choices and value not in field.choices:
+    near = difflib.get_close_matches(str(value), field.choices, n=1, cutoff=0.4)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"'{name}' must be one of {', '.join(field.choices)}, not {value!r}{hint}"
+  if numeric and not math.isfinite(value):
+    return f"'{name}' must be a finite number, not {value!r}"
+  if numeric and not field.low <= value <= field.high:
+    nearest = min(max(value, field.low), field.high)
+    return (
+      f"'{name}' must be within [{field.low:g}, {field.high:g}], not {value!r};"
+      f" nearest: {nearest:g}"
+    )
+  return None
+
+
+# Each of these yields (whether the rule is broken, the message).
+
+
+def _run_rules(config: Config) -> _Rules:
+  yield (
+    config.batch_size % config.accumulate,
+    f"'accumulate' ({config.accumulate}) must divide 'batch_size'"
+    f" ({config.batch_size})",
+  )
+  yield (
+    config.accumulate > 1 and config.update_order == "alternating",
+    "'accumulate' above 1 needs 'update_order=simultaneous'",
+  )
+  optimizer = config.optimizer
+  yield (
+    optimizer.weight_decay and optimizer.name != "adamw",
+    "'optimizer.weight_decay' needs 'optimizer.name=adamw'",
+  )
+  for name in ("b1", "b2"):
+    value, default = getattr(optimizer, name), getattr(type(optimizer), name)
+    yield (
+      value != default and optimizer.name not in ("adam", "adamw"),
+      f"'optimizer.{name}' is not used by 'optimizer.name={optimizer.name}'; leave it"
+      f" at {default:g}",
+    )
+
+
+def _data_rules(config: Config) -> _Rules:
+  data = config.data
+  size = data.image_size
+  yield (
+    size & (size - 1),
+    f"'data.image_size' must be a power of two, not {size};"
+    f" nearest: {2 ** round(math.log2(size))}",
+  )
+  yield (
+    0 < data.load_size < size,
+    f"'data.load_size' ({data.load_size}) must be 0 or at least 'data.image_size'"
+    f" ({size})",
+  )
+  yield (
+    data.source in ("folder", "tfrecord", "tfds") and not data.path,
+    f"'data.source' is {data.source!r}, which needs 'data.path'",
+  )
+  yield (
+    data.placement == "device" and data.cache == "none",
+    "'data.placement=device' needs images in memory, not 'data.cache=none'",
+  )
+
+
+def _mask_rules(config: Config) -> _Rules:
+  masks = config.masks
+  combined = masks.kind == "combined"
+  uses_region = masks.kind == "random_region" or (
+    combined and masks.probabilities.random_region > 0
+  )
+  yield (
+    not re.fullmatch("black|white|mean|smooth|#[0-9a-fA-F]{6}", masks.fill),
+    f"'masks.fill' must be black, white, mean, smooth or #rrggbb, not {masks.fill!r}",
+  )
+  yield (
+    masks.block_min_side > masks.block_max_side,
+    "'masks.block_min_side' is above 'masks.block_max_side'",
+  )
+  yield (
+    uses_region and masks.region == "shapes" and not masks.path,
+    "'masks.region' is 'shapes', which needs 'masks.path', a folder of silhouettes",
+  )
+  yield (
+    combined and not any(vars(masks.probabilities).values()),
+    "'masks.probabilities' are all 0; at least one must be above 0",
+  )
+
+
+# Smallest image side whose stages all have an output.
+_ENCODER_SIDES = {"alexnet": 63, "vgg16": 32}
+
+
+def _model_rules(config: Config) -> _Rules:
+  model, size = config.model, config.data.image_size
+  patch = model.predict == "patch"
+  own = model.encoder == "auto"
+  yield (
+    own and (model.encoder_weights or model.freeze_encoder),
+    "'model.encoder_weights' and 'model.freeze_encoder' need 'model.encoder', vgg16"
+    " or alexnet",
+  )
+  yield (
+    not own and (config.data.normalization != "symmetric" or model.mask_channel),
+    f"'model.encoder={model.encoder}' takes three colour channels, normalized in its"
+    " own way: it needs 'data.normalization=symmetric' and no 'model.mask_channel'",
+  )
+  yield (
+    size < _ENCODER_SIDES.get(model.encoder, 0),
+    f"'model.encoder={model.encoder}' needs 'data.image_size' of at least"
+    f" {_ENCODER_SIDES.get(model.encoder)}, not {size}",
+  )
+  yield (
+    model.depth < (-2 if model.generator == "photos" else -1),
+    f"'model.depth' {model.depth} removes more stages than 'model.generator=monet'"
+    " has of stride 1, which is 1",
+  )
+  yield (
+    model.depth and not own,
+    f"'model.depth' changes the generator's own encoder, not {model.encoder}",
+  )
+  yield (
+    model.skips and (model.generator != "monet" or patch),
+    "'model.skips' needs 'model.generator=monet' and no 'model.predict=patch', where"
+    " encoder and decoder stages have the same sizes",
+  )
+  yield (
+    patch and config.masks.kind != "center",
+    "'model.predict=patch' predicts the centre and needs 'masks.kind=center'",
+  )
+  predicted = config.masks.center_fraction * size + 2 * config.reconstruction.overlap
+  yield (
+    patch and predicted > size / 2,
+    f"'model.predict=patch' predicts {size // 2} pixels a side, and hole and overlap"
+    f" take {predicted:g}; lower 'masks.center_fraction' or 'reconstruction.overlap'",
+  )
+
+
+def _loss_rules(config: Config) -> _Rules:
+  weights, style, adversarial = config.loss_weights, config.style, config.adversarial
+  sees, size = config.discriminator.sees, config.data.image_size
+  yield (
+    not any(vars(weights).values()),
+    "'loss_weights' are all 0; at least one must be above 0",
+  )
+  yield (
+    weights.style and style.features.startswith("vgg") and not style.path,
+    f"'style.features' is {style.features!r}, which needs 'style.path'; or use"
+    " 'random'",
+  )
+  yield (
+    adversarial.label_smoothing and adversarial.game not in ("bce", "least_squares"),
+    "'adversarial.label_smoothing' needs 'adversarial.game' bce or least_squares",
+  )
+  yield (
+    weights.adversarial
+    and adversarial.game == "wasserstein"
+    and not (adversarial.gradient_penalty or adversarial.r1),
+    "'adversarial.game=wasserstein' needs a penalty that bounds the discriminator's"
+    " slope: 'adversarial.gradient_penalty' (10 in the paper) or 'adversarial.r1'",
+  )
+  yield (
+    adversarial.mask_aware and sees != "completed",
+    "'adversarial.mask_aware' needs 'discriminator.sees=completed': in the generator's"
+    " raw output the patches outside the hole are generated too",
+  )
+  yield (
+    sees == "patch" and config.model.predict != "patch",
+    "'discriminator.sees=patch' needs 'model.predict=patch'",
+  )
+  depth = config.discriminator.depth
+  side = size // 2 if sees == "patch" else size
+  yield (
+    side < 3 * 2**depth,
+    f"'discriminator.depth' {depth} needs at least {3 * 2**depth} pixels a side, and"
+    f" the discriminator's input has {side}",
+  )
