@@ -465,7 +465,7 @@ def test_the_command_serves_a_run(tmp_path):
 
 def test_the_page_links_to_what_is_installed():
   packaged = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-  assert packaged["package-data"] == {"ctx_encoder.apps.demo": ["page/*"]}
+  assert packaged["package-data"]["ctx_encoder.apps.demo"] == ["page/*"]
   page = ROOT / "ctx_encoder/apps/demo/page"
   linked = re.findall(r'(?:src|href)="([^"]+)"', (page / "index.html").read_text())
   assert {name for name in linked if not (page / name).exists()} == {"openapi.json"}

@@ -357,7 +357,7 @@ class TestCommand:
     (first,) = resumed.glob("*.png")
     kept = first.stat().st_mtime_ns
     missing = next(path.name for path in whole.glob("*.png") if path.name != first.name)
-    (resumed / f".{missing}.new").write_bytes(b"half")
+    (resumed / f".new.{missing}").write_bytes(b"half")
     capsys.readouterr()
     assert call(folders, resumed, "--batch-size", 1) == 0
     assert "2 pictures written, 1 existed" in capsys.readouterr().out

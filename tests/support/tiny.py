@@ -1,13 +1,11 @@
 """The smallest networks that have every kind of layer: seconds less to compile."""
 
-import json
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ctx_encoder.config import schema as configuration
+from ctx_encoder import config as configuration
 from ctx_encoder.models import PatchGAN, Settings, Stage, layers
 from ctx_encoder.models.bottleneck import Dense
 from ctx_encoder.models.decoder import Decoder
@@ -98,17 +96,15 @@ def config(**changes):
   config.discriminator.depth = 1
   config.discriminator.width = 1 / 16
   config.batch_size = 4
-  config.update_from_flattened_dict(
-    {name.replace("__", "."): value for name, value in changes.items()}
-  )
+  config.update({name.replace("__", "."): value for name, value in changes.items()})
   return config
 
 
 def untrained_run(workdir, step, **changes):
   """Makes a work directory of a generator with random weights and statistics."""
   made, color = config(**changes), [200.0, 100.0, 50.0]
-  run = build.run(made, total_steps=1, mean_color=color)
-  state = jax.jit(lambda: run.init(0, average=False))()
+  run = build.run(made, mean_color=color)
+  state = jax.jit(lambda: run.init(jax.random.key(0), run.optimizers(1)))()
   draw, own = np.random.default_rng(0), state.generator
 
   def drawn(low, high):
@@ -120,7 +116,7 @@ def untrained_run(workdir, step, **changes):
   own = own.replace(params=params, batch_stats=stats)
   state = state.replace(step=jnp.asarray(step, jnp.int32), generator=own)
   with Checkpoints(workdir / "checkpoints") as checkpoints:
-    saved = json.loads(made.to_json_best_effort())
+    saved = configuration.to_dict(made)
     checkpoints.save(step, state, config=saved, extra={"mean_color": color})
   return workdir
 

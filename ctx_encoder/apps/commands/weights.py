@@ -156,7 +156,7 @@ def fetch(published: Published, folder: Path) -> Path:
   try:
     files.write(path, download)
   except urllib.error.URLError as error:
-    raise OSError(f"{published.url} cannot be fetched: {error.reason}") from error
+    raise OSError(f"{published.url} cannot be downloaded: {error.reason}") from error
   return path
 
 
