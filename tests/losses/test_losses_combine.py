@@ -64,7 +64,7 @@ def test_weights_may_be_functions_of_the_step():
   for step, a in [(0, 0), (1, 0), (2, 0.5), (3, 1), (5, 2), (50, 2)]:
     b = max(0, 1 - step / 10)
     np.testing.assert_allclose(total(step), a + 10 * b, rtol=1e-6)
-  with pytest.raises(ValueError, match=r"'a' changes over the steps: give `step`"):
+  with pytest.raises(ValueError, match=r"'a' depends on the step: pass `step`"):
     losses.combine(terms, weights)
 
 
@@ -81,7 +81,7 @@ def test_weights_by_step():
 
 @pytest.mark.parametrize("weights", [{}, {5: 1.0}, {-1: 1.0, 0: 2.0}])
 def test_weights_by_step_start_at_zero(weights):
-  with pytest.raises(ValueError, match="first step with a weight must be 0"):
+  with pytest.raises(ValueError, match="first step must be 0"):
     losses.by_step(weights)
 
 

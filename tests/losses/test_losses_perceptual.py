@@ -101,7 +101,7 @@ def test_features_may_be_a_function_of_images(loss):
   np.testing.assert_allclose(loss(*images, features=extract), expected)
   with pytest.raises(ValueError, match="one shape"):
     loss(images[0], images[1][:, :4], features=extract)
-  with pytest.raises(ValueError, match="give `features=`"):
+  with pytest.raises(ValueError, match="pass `features=`"):
     loss(*images)
 
 
@@ -114,7 +114,7 @@ def test_what_does_not_match_is_refused(loss):
     loss(outputs, targets | {"one": targets["one"][..., :3]})
   with pytest.raises(ValueError, match=r"layers among \['one', 'two'\].*not {'three'"):
     loss(outputs, targets, weights={"three": 1.0})
-  with pytest.raises(ValueError, match="one at least above 0"):
+  with pytest.raises(ValueError, match="at least one of them above 0"):
     loss(outputs, targets, weights={"one": 0.0})
   with pytest.raises(ValueError, match="at least one"):
     loss({}, {})

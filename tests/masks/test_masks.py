@@ -307,7 +307,7 @@ def test_combined_traces_only_what_it_may_draw():
   ("arguments", "message"),
   [
     ({"kind": "centre"}, "no mask kind 'centre'"),
-    ({"kind": "random_region", "region": "voc"}, "noise or shapes"),
+    ({"kind": "random_region", "region": "voc"}, "noise or shapes, not 'voc'"),
     ({"kind": "random_region", "region": "shapes"}, "needs silhouettes"),
     (
       {"kind": "random_region", "region": "shapes", "shapes": np.ones((2, 8, 8))},
@@ -315,7 +315,7 @@ def test_combined_traces_only_what_it_may_draw():
     ),
     (
       {"kind": "random_region", "region": "shapes", "shapes": np.zeros((2, 8, 8, 1))},
-      "no silhouettes",
+      "at least one silhouette",
     ),
     ({"kind": "combined", "probabilities": {"center": 0.0}}, "not all 0"),
     ({"kind": "combined", "probabilities": {"centre": 1.0}}, "do not exist"),

@@ -292,12 +292,6 @@ def test_wrong_features_are_refused():
     metrics.kernel_distance(x, x[:0])
 
 
-def test_quantiles_of_student():
-  for degrees in (*range(1, 20), 99, 9999):
-    expected = stats.t.ppf(0.975, degrees)
-    assert distributions._student(degrees) == pytest.approx(expected, rel=2e-3)
-
-
 @pytest.mark.parametrize("batch_size", [1, 3, 40])
 def test_reservoir_keeps_all_with_the_same_chance(batch_size):
   """By a chi-square test; which ones are kept depends on the seed alone."""
