@@ -62,7 +62,7 @@ def make_augment(
     contrast: differences from each channel's mean are multiplied by 1 - contrast to
       1 + contrast.
     saturation: HSV saturation is multiplied by 1 - saturation to 1 + saturation.
-    hue: largest change of the hue in either direction, of the colour circle's 1.
+    hue: largest change of the hue in either direction; 1 = the full circle.
 
   Raises:
     ValueError: a strength is out of range; when traced, an image is too small.

@@ -25,9 +25,9 @@ def grid_energy(images: jax.Array, mask: jax.Array, period: int) -> jax.Array:
   c3 and c7 are means of high-passed pixels at offsets that are multiples of p on both
   axes, within windows of 3x3 and 7x7 periods; n3 and n7 are the numbers of such pixels.
   The numerator is the energy at the frequencies of the grid, the denominator that at
-  neighbouring frequencies, so P is about 1 for noise and textures, whatever their
-  spectrum. The high-pass filter subtracts the mean over one period, which removes no
-  grid. Only pixels count for which all averaged pixels lie in the same region. The
+  neighbouring frequencies: P is about 1 for noise and textures, and less for strongly
+  blurred regions. The high-pass filter subtracts the mean over one period, which removes
+  no grid. Only pixels count for which all averaged pixels lie in the same region. The
   variance of rounding to 8 bits is added to both means: flat regions have P = 1.
 
   Args:
@@ -39,7 +39,7 @@ def grid_energy(images: jax.Array, mask: jax.Array, period: int) -> jax.Array:
     `[B]` float32, above 0: about 1 without a grid, larger with one. Single photographs
     of 128x128 pixels with holes of a quarter of their area range from 0.4 to 4, so
     compare means of the logarithm over many images. A region that is too small to
-    measure (empty, or narrower than about two periods) has P = 1, and the result is 1
+    measure (empty, or smaller than about three periods) has P = 1, and the result is 1
     if that region is the hole.
 
   Raises:
