@@ -338,7 +338,7 @@ def test_center_crop_is_scipys_view_of_the_middle(shape, size):
 
 def test_too_small_an_image_is_refused():
   augment = make_augment(image_size=SIDE)
-  with pytest.raises(ValueError, match="24x23 pixels are too small for a crop of 24x24"):
+  with pytest.raises(ValueError, match=r"24x23 pixels are too small .* 24x24"):
     augment(jax.random.key(0), jnp.zeros((24, 23, 3)))
   with pytest.raises(ValueError, match="8x8 pixels are too small"):
     center_crop(jnp.zeros((2, 8, 8, 3)), 9)

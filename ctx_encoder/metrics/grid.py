@@ -26,8 +26,8 @@ def grid_energy(images: jax.Array, mask: jax.Array, period: int) -> jax.Array:
   axes, within windows of 3x3 and 7x7 periods; n3 and n7 are the numbers of such pixels.
   The numerator is the energy at the frequencies of the grid, the denominator that at
   neighbouring frequencies: P is about 1 for noise and textures, and less for strongly
-  blurred regions. The high-pass filter subtracts the mean over one period, which removes
-  no grid. Only pixels count for which all averaged pixels lie in the same region. The
+  blurred regions. The high-pass filter subtracts the mean over one period, so it keeps
+  the grid. Only pixels count for which all averaged pixels lie in the same region. The
   variance of rounding to 8 bits is added to both means: flat regions have P = 1.
 
   Args:

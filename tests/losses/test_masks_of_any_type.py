@@ -68,9 +68,7 @@ def test_masks_of_any_type_give_the_same(name):
 @pytest.mark.parametrize("name", MASKED)
 def test_masks_of_0_and_255_are_refused(name):
   for mask in (255 * MASK.astype(np.uint8), 255 * jnp.asarray(MASK, jnp.int32)):
-    with pytest.raises(
-      ValueError, match="1 in the hole and 0 elsewhere; it has .* 255"
-    ):
+    with pytest.raises(ValueError, match=r"1 in the hole and 0 else.* 255\."):
       MASKED[name](mask)
 
 

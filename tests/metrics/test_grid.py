@@ -35,11 +35,10 @@ def holes():
   y, x = np.mgrid[:SIDE, :SIDE]
   found = []
   for i in range(4):
-    found.append(
-      ((y - 40 - 3 * i) / (25 + 3 * i)) ** 2 + ((x - 50) / (38 - 2 * i)) ** 2
-    )
+    ellipse = ((y - 40 - 3 * i) / (25 + 3 * i)) ** 2 + ((x - 50) / (38 - 2 * i)) ** 2
     first = np.maximum(abs(y - 30) / (20 + i), abs(x - 33 - i) / 28)
-    found.append(np.minimum(first, np.maximum(abs(y - 60) / 25, abs(x - 70) / 17)))
+    second = np.maximum(abs(y - 60) / 25, abs(x - 70) / 17)
+    found += [ellipse, np.minimum(first, second)]
   return (np.stack(found)[..., None] < 1).astype(np.float32)
 
 
@@ -78,8 +77,7 @@ def oracle(image, hole, period):
       found = {}
       for reach in (1, 3):
         rows, columns = (
-          [i for i in range(c - reach * period, c + reach * period + 1, period)]
-          for c in (y, x)
+          range(c - reach * period, c + reach * period + 1, period) for c in (y, x)
         )
         same = [
           residual[i, j]
