@@ -100,7 +100,7 @@ def make_sampler(
 
 
 def _weights(kind: str, probabilities: Mapping[str, float] | None) -> dict[str, float]:
-  """Returns the weight of every kind of mask; of one kind alone, 1 for that kind."""
+  """Returns the weight of every kind of mask; a single kind has 1."""
   from ctx_encoder.config.schema import MASK_KINDS
 
   if kind not in (*MASK_KINDS, "combined"):

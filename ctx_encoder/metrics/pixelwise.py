@@ -84,7 +84,7 @@ def center_patch(mask: jax.Array) -> jax.Array:
 def by_region(
   completed: jax.Array, targets: jax.Array, mask: jax.Array
 ) -> dict[str, jax.Array]:
-  """L1, L2 and PSNR over the hole, the whole image and the centre patch.
+  """L1, L2 and PSNR over the hole, the image and the centre patch.
 
   Args:
     completed: `[B, H, W, 3]` in [0, 1].

@@ -144,10 +144,10 @@ def test_games(game, dtype, shape):
   discriminator, generator = GAMES[game]
   exact = [np.asarray(x, float) for x in (real, fake)]
   as_real, as_fake, wish = map(patch_means, numpy_games(*exact)[game])
-  judged, wished = discriminator(real, fake), generator(fake)
-  assert judged.dtype == wished.dtype == jnp.float32
-  np.testing.assert_allclose(judged, as_real + as_fake, rtol=1e-5, atol=1e-6)
-  np.testing.assert_allclose(wished, wish, rtol=1e-5, atol=1e-6)
+  of_discriminator, of_generator = discriminator(real, fake), generator(fake)
+  assert of_discriminator.dtype == of_generator.dtype == jnp.float32
+  np.testing.assert_allclose(of_discriminator, as_real + as_fake, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(of_generator, wish, rtol=1e-5, atol=1e-6)
 
 
 @every_game
