@@ -21,7 +21,7 @@ FLOORS = """
   data                   : numpy PIL tensorflow tensorflow_datasets google tqdm
   models                 : jax flax numpy h5py safetensors
   losses                 : jax numpy
-  metrics                : jax numpy
+  metrics                : jax numpy scipy
   evaluation             : jax numpy PIL cv2 skimage matplotlib
   training               : jax flax numpy optax orbax ml_collections tensorboard tqdm
   inpaint                : jax numpy PIL scipy tensorflow
