@@ -70,7 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   command.add_arguments(parser)
-  return command.run(parser.parse_args(rest))
+  args = parser.parse_args(rest)
+  try:
+    return command.run(args)
+  except (OSError, ValueError, ImportError) as error:
+    print(f"ctx-encoder {name}: {error}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

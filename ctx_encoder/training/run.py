@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from ctx_encoder import distributed, xla
 from ctx_encoder.config import schema as configuration
-from ctx_encoder.evaluation import evaluate
+from ctx_encoder.evaluation import compare
 from ctx_encoder.training import assembly as build
 from ctx_encoder.training import feed, inputs
 from ctx_encoder.training.checkpoint import Checkpoints, DamagedError, check_config
@@ -36,7 +36,7 @@ class Outcome:
   step: int
   total_steps: int
   reason: str
-  results: dict[str, evaluate.Means]
+  results: dict[str, compare.Means]
 
 
 def train(config: ConfigDict, workdir: str | Path, *, say: Say = print) -> Outcome:
