@@ -1,6 +1,5 @@
 """Trained runs as systems to compare, with the images and holes to compare them on."""
 
-import argparse
 import dataclasses
 import sys
 import zlib
@@ -72,93 +71,6 @@ class Request:
   network: str = "alex"
   trunk: str | None = None
   heads: str | None = None
-
-
-def add_arguments(parser: argparse.ArgumentParser, *, max_images: str) -> None:
-  """Adds the arguments of a `Request`, but for the runs.
-
-  Args:
-    parser: of a command.
-    max_images: what is said of --max-images.
-  """
-  add_image_arguments(parser, required=False, max_images=max_images)
-  add = parser.add_argument
-  add("--all", action="store_true", help="use all images, not only the validation part")
-  add(
-    "--masks",
-    nargs="+",
-    choices=KINDS,
-    default=list(KINDS[:4]),
-    metavar="KIND",
-    help=f"kinds of holes, of: {', '.join(KINDS)} (default: the first four)",
-  )
-  add("--mask-dir", default="", help="folder of mask images, brighter than half = hole")
-  add("--seed", type=int, default=0, help="seed of the holes (default: 0)")
-  add(
-    "--baselines",
-    nargs="*",
-    choices=(*baselines.BASELINES, "nearest"),
-    metavar="NAME",
-    help="classical methods to compare with, of: mean, telea, navier_stokes, biharmonic"
-    " (a second an image), nearest (the training patch whose surroundings fit best)"
-    f" (default: {' '.join(baselines.DEFAULT)}, if installed)",
-  )
-  add("--batch-size", type=int, default=16, help="images a call (default: 16)")
-  add(
-    "--network",
-    choices=tuple(perceptual.NETWORKS),
-    default="alex",
-    help="network whose features LPIPS, FID and KID use (default: alex)",
-  )
-  add("--trunk", help="its weights from torchvision: .pth, .safetensors or .npz")
-  add("--heads", help="weights of LPIPS v0.1 for this network: .pth or .npz")
-
-
-def add_image_arguments(
-  parser: argparse.ArgumentParser, *, required: bool, max_images: str
-) -> None:
-  """Adds the arguments of `Images`."""
-  default = "" if required else " (default: what the first run was trained on)"
-  parser.add_argument(
-    "--images",
-    required=required,
-    help=f"folder of images or of TFRecords, or name of a TFDS data set{default}",
-  )
-  parser.add_argument(
-    "--split",
-    help="TFDS: the split of --images (default: train, or the run's own)",
-  )
-  parser.add_argument(
-    "--data-dir",
-    help="TFDS: where its data sets are kept (default: where the run looked for them)",
-  )
-  parser.add_argument("--max-images", type=int, default=0, help=max_images)
-
-
-def images_of(args: argparse.Namespace, *, spread: bool = False) -> Images:
-  """Returns what the arguments of `add_image_arguments` say, and --all."""
-  everything = getattr(args, "all", True)
-  return Images(
-    args.images, args.split, args.data_dir, everything, args.max_images, spread
-  )
-
-
-def request_of(
-  args: argparse.Namespace, workdirs: Sequence[str], *, spread: bool = False
-) -> Request:
-  """Returns what the arguments of `add_arguments` say."""
-  return Request(
-    workdirs=workdirs,
-    images=images_of(args, spread=spread),
-    masks=tuple(dict.fromkeys(args.masks)),
-    mask_dir=args.mask_dir,
-    seed=args.seed,
-    baselines=args.baselines,
-    batch_size=args.batch_size,
-    network=args.network,
-    trunk=args.trunk,
-    heads=args.heads,
-  )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -442,16 +354,15 @@ def load(
   return loaded
 
 
-def joined(first: data.Examples, second: data.Examples) -> data.Examples:
-  """Returns the examples of two parts, in memory, in the order of their names."""
-  names = first.names + second.names
-  order = sorted(range(len(names)), key=names.__getitem__)
-  parts = [first.images, second.images]
-  images = np.concatenate([part for part in parts if part is not None])[order]
+def joined(*parts: data.Examples) -> data.Examples:
+  """Returns the examples of all parts, in memory, in the order of their names."""
+  names = [name for part in parts for name in part.names]
+  order = np.argsort(names, kind="stable")
+  images = np.concatenate([part.gather(range(len(part))) for part in parts])[order]
   return dataclasses.replace(
-    first,
+    parts[0],
     names=tuple(names[i] for i in order),
-    ids=np.concatenate([first.ids, second.ids])[order],
+    ids=np.concatenate([part.ids for part in parts])[order],
     images=images,
     read=images.__getitem__,
   )

@@ -149,7 +149,7 @@ def over_batches(
 
 
 def chosen_batches(
-  examples: data.Examples, positions: Sequence[int], batch_size: int
+  examples: data.Examples, positions: Sequence[int] | np.ndarray, batch_size: int
 ) -> Iterable[Batch]:
   """Yields the examples at some positions as `data.validation_batches` does."""
   for start in range(0, len(positions), batch_size):
@@ -158,7 +158,7 @@ def chosen_batches(
     yield {
       "image": examples.gather(filled),
       "index": examples.ids[filled],
-      "weight": np.float32(np.arange(batch_size) < len(part)),
+      "weight": (np.arange(batch_size) < len(part)).astype(np.float32),
     }
 
 

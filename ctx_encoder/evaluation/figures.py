@@ -41,14 +41,11 @@ def grid(
     ValueError: there are no images, their shapes differ, or labels are not as many as
       rows or columns.
   """
-  shapes = {np.shape(image) for row in rows for image in row}
-  if len(shapes) != 1 or len(shape := next(iter(shapes))) != 3 or shape[2] != 3:
-    raise ValueError(f"A grid takes images of one shape [H, W, 3], not {list(shapes)}.")
+  height, width = (scale * side for side in _one_size(rows))
   columns = max(len(row) for row in rows)
   _check_count("column_labels", column_labels, columns)
   _check_count("row_labels", row_labels, len(rows))
   _check_count("captions", captions, len(rows))
-  height, width = scale * shape[0], scale * shape[1]
   font = _font(min(24, max(11, width // 9)))
   line = math.ceil(1.3 * font.size)
   heads = [_wrap(label, font, width) for label in column_labels]
@@ -76,9 +73,8 @@ def grid(
       tile = Image.fromarray(np.asarray(image, np.uint8))
       canvas.paste(tile.resize((width, height), Image.Resampling.NEAREST), (x, y))
       if captions:
-        draw.text(
-          (x + width / 2, y + height + 1), captions[row][column], INK, font, "ma"
-        )
+        place = (x + width / 2, y + height + 1)
+        draw.text(place, captions[row][column], INK, font, "ma")
   return np.asarray(canvas)
 
 
@@ -289,6 +285,14 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     else:
       lines.append(word)
   return lines
+
+
+def _one_size(rows: Sequence[Sequence[np.ndarray]]) -> tuple[int, int]:
+  """Returns height and width of all images; raises ValueError where they differ."""
+  shapes = {np.shape(image) for row in rows for image in row}
+  if len(shapes) != 1 or len(shape := next(iter(shapes))) != 3 or shape[2] != 3:
+    raise ValueError(f"A grid takes images of one shape [H, W, 3], not {list(shapes)}.")
+  return shape[:2]
 
 
 def _check_count(name: str, labels: Sequence, count: int) -> None:

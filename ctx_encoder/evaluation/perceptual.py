@@ -52,8 +52,8 @@ class Perceptual:
   @property
   def columns(self) -> dict[str, Metric]:
     """All metrics to print, the network's name in the headings of its own."""
-    names = dict.fromkeys(("fid", "kid"), f"{self.printed} {self.layer}")
-    names["lpips"] = self.printed
+    deepest = f"{self.printed} {self.layer}"
+    names = {"lpips": self.printed, "fid": deepest, "kid": deepest}
     return {
       key: dataclasses.replace(metric, heading=f"{metric.heading}, {names[key]}")
       if key in names

@@ -207,7 +207,7 @@ class Loop:
       path.write_text(json.dumps(written, indent=1) + "\n")
     lines = [
       f"On {len(self.validation)} validation images, the best step being {step}:",
-      table.Table.of(results, _SHOWN).text(),
+      table_of(results),
       *missing,
       f"Pictures, curves, metrics and checkpoints are in {self.workdir}.",
     ]
@@ -306,6 +306,11 @@ class Loop:
       f" L1 {100 * metrics['eval/l1_hole']:.2f} %,"
       f" L2 {100 * metrics['eval/l2_hole']:.2f} % over the hole."
     )
+
+
+def table_of(results: Mapping[str, compare.Means]) -> str:
+  """Returns the table that a run ends with."""
+  return table.Table.of(results, _SHOWN).text()
 
 
 def _postfix(line: dict[str, float], epoch: float) -> str:

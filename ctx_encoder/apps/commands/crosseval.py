@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
   """Prints the matrices and writes the figures."""
-  request = runs.request_of(args, args.workdir)
+  request = evaluate.request_of(args, args.workdir)
   evaluate.write_json(args.json, matrices(request, args.metric))
   return 0
 

@@ -18,10 +18,12 @@ add LPIPS.
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ctx_encoder.apps import runs
+from ctx_encoder.evaluation import baselines, perceptual
 from ctx_encoder.evaluation.compare import Comparison
 
 
@@ -33,13 +35,97 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     required=True,
     help="folders of runs, as launch.py made them; NAME=FOLDER names a run otherwise",
   )
-  runs.add_arguments(parser, max_images="at most this many, the first (default: all)")
+  add_request_arguments(
+    parser, max_images="at most this many, the first (default: all)"
+  )
   parser.add_argument("--json", help="file to write every figure to")
+
+
+def add_request_arguments(parser: argparse.ArgumentParser, *, max_images: str) -> None:
+  """Adds the arguments of a `runs.Request`, except the runs.
+
+  Args:
+    parser: of a command.
+    max_images: what is said of --max-images.
+  """
+  add_image_arguments(parser, required=False, max_images=max_images)
+  add = parser.add_argument
+  add("--all", action="store_true", help="use all images, not only the validation part")
+  add(
+    "--masks",
+    nargs="+",
+    choices=runs.KINDS,
+    default=list(runs.KINDS[:4]),
+    metavar="KIND",
+    help=f"kinds of holes, of: {', '.join(runs.KINDS)} (default: the first four)",
+  )
+  add("--mask-dir", default="", help="folder of mask images, brighter than half = hole")
+  add("--seed", type=int, default=0, help="seed of the holes (default: 0)")
+  add(
+    "--baselines",
+    nargs="*",
+    choices=(*baselines.BASELINES, "nearest"),
+    metavar="NAME",
+    help="classical methods to compare with, of: mean, telea, navier_stokes, biharmonic"
+    " (a second an image), nearest (the training patch whose surroundings fit best)"
+    f" (default: {' '.join(baselines.DEFAULT)}, if installed)",
+  )
+  add("--batch-size", type=int, default=16, help="images a call (default: 16)")
+  add(
+    "--network",
+    choices=tuple(perceptual.NETWORKS),
+    default="alex",
+    help="network whose features LPIPS, FID and KID use (default: alex)",
+  )
+  add("--trunk", help="its weights from torchvision: .pth, .safetensors or .npz")
+  add("--heads", help="weights of LPIPS v0.1 for this network: .pth or .npz")
+
+
+def add_image_arguments(
+  parser: argparse.ArgumentParser, *, required: bool, max_images: str
+) -> None:
+  """Adds the arguments of `runs.Images`."""
+  default = "" if required else " (default: what the first run was trained on)"
+  parser.add_argument(
+    "--images",
+    required=required,
+    help=f"folder of images or of TFRecords, or name of a TFDS data set{default}",
+  )
+  parser.add_argument(
+    "--split",
+    help="TFDS: the split of --images (default: train, or the run's own)",
+  )
+  parser.add_argument(
+    "--data-dir",
+    help="TFDS: where its data sets are kept (default: where the run looked for them)",
+  )
+  parser.add_argument("--max-images", type=int, default=0, help=max_images)
+
+
+def images_of(args: argparse.Namespace, *, spread: bool = False) -> runs.Images:
+  """Returns what the arguments of `add_image_arguments` say, and --all."""
+  everything = getattr(args, "all", True)
+  return runs.Images(
+    args.images, args.split, args.data_dir, everything, args.max_images, spread
+  )
+
+
+def request_of(
+  args: argparse.Namespace, workdirs: Sequence[str], *, spread: bool = False
+) -> runs.Request:
+  """Returns what the arguments of `add_request_arguments` say."""
+  names = ("mask_dir", "seed", "baselines", "batch_size", "network", "trunk", "heads")
+  return runs.Request(
+    workdirs,
+    images_of(args, spread=spread),
+    tuple(dict.fromkeys(args.masks)),
+    **{name: getattr(args, name) for name in names},
+  )
 
 
 def run(args: argparse.Namespace) -> int:
   """Prints the tables and writes the figures."""
-  write_json(args.json, evaluate(runs.request_of(args, args.workdir)))
+  write_json(args.json, evaluate(request_of(args, args.workdir)))
   return 0
 
 

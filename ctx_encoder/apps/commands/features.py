@@ -23,6 +23,7 @@ import numpy as np
 
 from ctx_encoder import data
 from ctx_encoder.apps import runs
+from ctx_encoder.apps.commands import evaluate
 from ctx_encoder.apps.probe import features
 from ctx_encoder.training import trained
 
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the arguments that name a run, images and the pooling of maps."""
   parser.add_argument("--workdir", required=True, help="folder of a run")
-  runs.add_image_arguments(
+  evaluate.add_image_arguments(
     parser, required=True, max_images="at most this many (default: all)"
   )
   parser.add_argument(
@@ -115,7 +116,7 @@ def load(
     features.check_layer(model.generator, model.task, layer)
   return model, runs.load(
     model,
-    runs.images_of(args),
+    evaluate.images_of(args),
     max_images=args.max_images,
     cache=cache,
     loader="pillow",  # images are decoded once, and TensorFlow takes seconds to load

@@ -25,6 +25,7 @@ import numpy as np
 
 import ctx_encoder
 from ctx_encoder.apps import report, runs
+from ctx_encoder.apps.commands import evaluate
 from ctx_encoder.apps.report import measure
 from ctx_encoder.evaluation import figures
 from ctx_encoder.training import trained
@@ -46,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help="pictures to show of each kind of hole (default: up to 6, so that the page"
     " stays below 10 MB)",
   )
-  runs.add_arguments(
+  evaluate.add_request_arguments(
     parser, max_images="at most this many, spread evenly over all (default: 200)"
   )
   parser.set_defaults(max_images=200)
@@ -82,7 +83,7 @@ def make_report(args: argparse.Namespace) -> report.Report:
   workdirs = [*args.runs, *args.workdir]
   if not workdirs:
     raise ValueError("Name the folder of a run, such as runs/photos_block.")
-  plan = runs.make_plan(runs.request_of(args, workdirs, spread=True))
+  plan = runs.make_plan(evaluate.request_of(args, workdirs, spread=True))
   shown, kinds = measure.shown(plan), list(plan.samplers)
   size, count = plan.examples.image_size, len(plan.examples)
   side, extremes, most = layout(size, len(kinds), len(plan.models), len(shown))
