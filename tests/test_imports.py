@@ -25,7 +25,7 @@ FLOORS = """
   evaluation             : jax numpy PIL cv2 skimage matplotlib
   training               : jax flax numpy optax orbax ml_collections tensorboard tqdm
   inpaint                : jax numpy PIL scipy tensorflow
-  apps                   : jax numpy scipy optax PIL matplotlib tqdm ml_collections
+  apps                   : jax numpy scipy optax PIL jinja2 markupsafe tqdm
                            fastapi pydantic starlette uvicorn
   configs launch         : absl jax ml_collections
 """

@@ -13,8 +13,8 @@ import pytest
 
 from ctx_encoder.apps import cli
 from ctx_encoder.config import schema as configuration
-from ctx_encoder.evaluation import evaluate, figures
-from ctx_encoder.training import history
+from ctx_encoder.evaluation import compare, figures
+from ctx_encoder.training import history, loop
 from ctx_encoder.training import run as trainer
 from ctx_encoder.training.checkpoint import Checkpoints
 
@@ -65,8 +65,8 @@ def test_every_configuration_trains(name, photographs, tmp_path, monkeypatch):
   said = []
   outcome = trainer.train(config, tmp_path, say=said.append)
   assert (outcome.step, outcome.reason) == (2, "finished")
-  assert evaluate.table(outcome.results) in said[-1]
-  assert math.isfinite(outcome.results[evaluate.MODEL]["psnr_hole"])
+  assert loop.table_of(outcome.results) in said[-1]
+  assert math.isfinite(outcome.results[compare.MODEL]["psnr_hole"])
 
   *training, validation = history.read(tmp_path / "metrics.jsonl")
   assert [line["step"] for line in training] == [1, 2]

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ctx_encoder.losses import _shapes
+from ctx_encoder import shapes
 
 Penalty = Callable[[jax.Array], jax.Array]
 
@@ -287,7 +287,7 @@ def fake_patches(
   Raises:
     ValueError: the mask's shape or values are wrong.
   """
-  fake = _shapes.checked_mask(mask)
+  fake = shapes.checked_mask(mask)
   for kernel, stride, padding in layers:
     if not isinstance(padding, str):
       padding = ((0, 0), (padding, padding), (padding, padding), (0, 0))
@@ -309,7 +309,7 @@ def _discriminator(
 
 
 def _generator(penalty: Penalty, logits_fake, fake) -> jax.Array:
-  _shapes.check_logits(logits_fake, "logits_fake")
+  shapes.check_logits(logits_fake, "logits_fake")
   penalties = penalty(logits_fake.astype(jnp.float32))
   if fake is None:
     return _patch_mean(penalties)
@@ -326,7 +326,7 @@ def _patch_mean(penalties: jax.Array) -> jax.Array:
 
 
 def _check_pair(logits_real, logits_fake) -> None:
-  _shapes.check_logits(logits_real, "logits_real")
+  shapes.check_logits(logits_real, "logits_real")
   if logits_real.shape != logits_fake.shape:
     raise ValueError(
       "logits_real and logits_fake must have one shape, not"

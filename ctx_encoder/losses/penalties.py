@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ctx_encoder.losses import _shapes
+from ctx_encoder import shapes
 
 Discriminate = Callable[[jax.Array], jax.Array]
 
@@ -111,7 +111,7 @@ def gradient_penalty(
   References:
     Gulrajani et al., Improved Training of Wasserstein GANs, 2017, eq. 3.
   """
-  _shapes.check_images(images_real, images_fake)
+  shapes.check_images(images_real, images_fake)
   share = jax.random.uniform(key, (images_real.shape[0], 1, 1, 1))
   between = share * images_real + (1 - share) * images_fake
   squares = _squared_norm(discriminate, between, "images_real")
@@ -128,7 +128,7 @@ def _squared_norm(discriminate, images, name) -> jax.Array:
 
   def total(images):
     logits = discriminate(images).astype(jnp.float32)
-    _shapes.check_logits(logits, "The result of `discriminate`")
+    shapes.check_logits(logits, "The result of `discriminate`")
     return jnp.sum(jnp.mean(logits, axis=tuple(range(1, logits.ndim))))
 
   gradients = jax.grad(total)(images).astype(jnp.float32)

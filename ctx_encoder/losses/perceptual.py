@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
-from ctx_encoder.losses import _shapes
+from ctx_encoder import shapes
 from ctx_encoder.losses.reconstruction import absolute
 
 Features = Mapping[str, jax.Array] | Sequence[jax.Array]
@@ -70,7 +70,7 @@ def style_loss(
     Gatys et al., CVPR 2016, eq. 4 and 5.
   """
   outputs, targets = _both(outputs, targets, features)
-  _shapes.check_features(outputs, targets, channels_only=True)
+  shapes.check_features(outputs, targets, channels_only=True)
 
   def distance(name: str) -> jax.Array:
     one, other = outputs[name], targets[name]
@@ -108,7 +108,7 @@ def content_loss(
     Style Transfer and Super-Resolution, ECCV 2016, eq. 2 (with the mean).
   """
   outputs, targets = _both(outputs, targets, features)
-  _shapes.check_features(outputs, targets)
+  shapes.check_features(outputs, targets)
   return _weighted(
     lambda name: _mean(jnp.square(_difference(outputs[name], targets[name]))),
     outputs,
@@ -148,10 +148,10 @@ def feature_matching(
     Inpainting with Fourier Convolutions, WACV 2022.
   """
   outputs, targets = _layers(outputs), _layers(targets)
-  _shapes.check_features(outputs, targets)
+  shapes.check_features(outputs, targets)
   if mask is not None:
     batch = next(iter(outputs.values())).shape[:1]
-    mask = _shapes.checked_mask(mask, (*batch, *mask.shape[1:3], 1))
+    mask = shapes.checked_mask(mask, (*batch, *mask.shape[1:3], 1))
 
   def distance(name: str) -> jax.Array:
     error = absolute(_difference(outputs[name], targets[name]))
@@ -177,7 +177,7 @@ def _layers(features: Features) -> Mapping[str, jax.Array]:
 
 def _both(outputs, targets, features):
   if features is not None:
-    _shapes.check_images(outputs, targets)
+    shapes.check_images(outputs, targets)
     outputs, targets = features(outputs), features(targets)
   return _layers(outputs), _layers(targets)
 

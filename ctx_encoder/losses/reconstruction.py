@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from ctx_encoder.losses import _shapes
+from ctx_encoder import shapes
 
 PER = ("hole", "image", "sum")
 
@@ -170,8 +170,8 @@ def split(
     Liu et al., Image Inpainting for Irregular Holes Using Partial Convolutions, ECCV
     2018, section 3.3.
   """
-  _shapes.check_images(predictions, targets)
-  mask = _shapes.checked_mask(mask, predictions.shape)
+  shapes.check_images(predictions, targets)
+  mask = shapes.checked_mask(mask, predictions.shape)
   return {
     "hole": loss(predictions, targets, mask, **options),
     "valid": loss(predictions, targets, 1 - mask, **options),
@@ -179,8 +179,8 @@ def split(
 
 
 def _masked(penalty, predictions, targets, mask, per, weights) -> jax.Array:
-  _shapes.check_images(predictions, targets)
-  factors = mask = _shapes.checked_mask(mask, predictions.shape)
+  shapes.check_images(predictions, targets)
+  factors = mask = shapes.checked_mask(mask, predictions.shape)
   divide_by = divisor(mask, per, predictions.shape[3])
   if weights is not None:
     if weights.shape != mask.shape:

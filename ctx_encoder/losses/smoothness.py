@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from ctx_encoder.losses import _shapes
+from ctx_encoder import shapes
 from ctx_encoder.losses.reconstruction import absolute, divisor
 from ctx_encoder.masks import morphology
 
@@ -32,8 +32,8 @@ def total_variation(
     Liu et al., Image Inpainting for Irregular Holes Using Partial Convolutions, ECCV
     2018, eq. 6.
   """
-  _shapes.check_images(images, images)
-  mask = _shapes.checked_mask(mask, images.shape)
+  shapes.check_images(images, images)
+  mask = shapes.checked_mask(mask, images.shape)
   divide_by = divisor(mask, per, images.shape[3])
   region = morphology.dilate(mask, 1)
   total = sum(
@@ -61,8 +61,8 @@ def seam_loss(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> ja
   Raises:
     ValueError: shapes do not match, or a known value of the mask is neither 0 nor 1.
   """
-  _shapes.check_images(predictions, targets)
-  mask = _shapes.checked_mask(mask, predictions.shape)
+  shapes.check_images(predictions, targets)
+  mask = shapes.checked_mask(mask, predictions.shape)
   error = predictions.astype(jnp.float32) - targets.astype(jnp.float32)
   total, count = jnp.zeros(len(error)), jnp.zeros(len(error))
   for step, first, second in _steps(error, mask):

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from ctx_encoder.losses import _shapes
+from ctx_encoder import shapes
 from ctx_encoder.masks import morphology
 
 
@@ -31,7 +31,7 @@ def overlap_weights(
   References:
     Pathak et al., Context Encoders, CVPR 2016, section 4.1.
   """
-  mask = _shapes.checked_mask(mask)
+  mask = shapes.checked_mask(mask)
   ring = morphology.border_ring(mask, width)
   return mask + ring, mask + weight * ring
 
@@ -56,7 +56,7 @@ def discounted_weights(mask: jax.Array, discount: float = 0.99) -> jax.Array:
     Yu et al., Generative Image Inpainting with Contextual Attention, CVPR 2018,
     section 3.2.
   """
-  mask = _shapes.checked_mask(mask)
+  mask = shapes.checked_mask(mask)
   if not 0 < discount <= 1:
     raise ValueError(f"discount must be in (0, 1], not {discount}.")
   distance = morphology.distance_to_known(mask)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ctx_encoder.losses import _shapes
+from ctx_encoder import shapes
 from ctx_encoder.masks import morphology
 
 # Sides, in periods, of the windows over which pixels of one phase are averaged.
@@ -51,8 +51,8 @@ def grid_energy(images: jax.Array, mask: jax.Array, period: int) -> jax.Array:
     artifact); P is a ratio of variances between and within groups, as in Fisher,
     Statistical Methods for Research Workers, 1925.
   """
-  _shapes.check_images(images, images)
-  mask = _shapes.checked_mask(mask, images.shape)
+  shapes.check_images(images, images)
+  mask = shapes.checked_mask(mask, images.shape)
   if not 2 <= period <= min(images.shape[1:3]) // 2:
     raise ValueError(
       "period must be at least 2 and at most half the image's side, not"

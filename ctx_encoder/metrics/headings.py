@@ -12,7 +12,7 @@ class Metric:
     unit: printed after the heading, or "".
     factor: multiplies values, to convert them to `unit`.
     digits: number of digits after the decimal point.
-    higher_is_better: whether the best value is the highest or the lowest.
+    higher_is_better: whether the best value is the highest; None if there is no best.
     meaning: a short explanation for readers who do not know the metric.
   """
 
@@ -20,7 +20,7 @@ class Metric:
   unit: str = ""
   factor: float = 1
   digits: int = 2
-  higher_is_better: bool = False
+  higher_is_better: bool | None = False
   meaning: str = ""
 
   @property

@@ -3,8 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from ctx_encoder import losses
-from ctx_encoder.losses import _shapes
+from ctx_encoder import shapes
 
 PSNR_CAP = 100.0  # dB; the PSNR of exact completions and of empty regions
 
@@ -52,8 +51,9 @@ def seam_error(
 ) -> jax.Array:
   """Mean absolute error of the differences across the hole's border.
 
-  `losses.seam_loss` for images in [0, 1]: the mean over neighbours i, j, one in the
-  hole and one outside, of |(predictions_i - predictions_j) - (targets_i - targets_j)|.
+  The mean over neighbours i, j, one in the hole and one outside, and over channels, of
+  |(predictions_i - predictions_j) - (targets_i - targets_j)|; `losses.seam_loss` is the
+  same as a loss.
 
   Args:
     predictions: `[B, H, W, C]` in [0, 1], completed images.
@@ -66,7 +66,15 @@ def seam_error(
   Raises:
     ValueError: shapes do not match, or a known value of the mask is neither 0 nor 1.
   """
-  return losses.seam_loss(predictions, targets, mask)
+  shapes.check_images(predictions, targets)
+  hole = shapes.checked_mask(mask, predictions.shape)
+  error = predictions.astype(jnp.float32) - targets.astype(jnp.float32)
+  total, count = jnp.zeros(len(error)), jnp.zeros(len(error))
+  for axis in (1, 2):
+    border = jnp.abs(jnp.diff(hole, axis=axis))
+    total += jnp.sum(border * jnp.abs(jnp.diff(error, axis=axis)), axis=(1, 2, 3))
+    count += jnp.sum(border, axis=(1, 2, 3))
+  return total / (jnp.where(count > 0, count, 1) * error.shape[3])
 
 
 def center_patch(mask: jax.Array) -> jax.Array:
@@ -113,7 +121,7 @@ def check_region(region: jax.Array, shape: tuple[int, ...]) -> None:
 
 
 def _error(predictions: jax.Array, targets: jax.Array) -> jax.Array:
-  _shapes.check_images(predictions, targets)
+  shapes.check_images(predictions, targets)
   return predictions.astype(jnp.float32) - targets.astype(jnp.float32)
 
 

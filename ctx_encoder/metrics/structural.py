@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ctx_encoder.losses import _shapes
+from ctx_encoder import shapes
 from ctx_encoder.metrics import pixelwise
 
 # Exponents of the five scales, the finest first: Wang et al. 2003, section 3.2.
@@ -148,7 +148,7 @@ def ms_ssim(
 
 def _checked(predictions, targets, region, window, sigma):
   """Checks the arguments and returns both images in float32."""
-  _shapes.check_images(predictions, targets)
+  shapes.check_images(predictions, targets)
   if region is not None:
     pixelwise.check_region(region, predictions.shape)
   if window < 1 or window % 2 == 0:

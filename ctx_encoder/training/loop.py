@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from ctx_encoder import data, distributed
 from ctx_encoder.config import Config
-from ctx_encoder.evaluation import evaluate, figures
+from ctx_encoder.data import files
+from ctx_encoder.evaluation import baselines, compare, figures, table
 from ctx_encoder.training import feed
 from ctx_encoder.training.checkpoint import Checkpoints
 from ctx_encoder.training.history import History
@@ -26,6 +27,7 @@ Say = Callable[[str], None]
 
 _magnitudes = jax.jit(magnitudes)
 _SKIPS_IN_A_ROW = 100
+_SHOWN = ("psnr_hole", "l1_hole", "l2_hole")  # metrics in the table at the end
 _STEPS_BETWEEN_QUESTIONS = 10  # of several processes, whether one was asked to stop
 
 
@@ -77,7 +79,7 @@ class Loop:
   validation: data.Examples
   checkpoints: Checkpoints
   history: History
-  eval_step: evaluate.EvalStep
+  eval_step: compare.EvalStep
   inference_variables: Callable[[TrainState], Any]
   key: jax.Array
   saved: dict[str, Any]
@@ -170,10 +172,10 @@ class Loop:
     metrics = {}
     if len(self.validation):
       variables, size = self.inference_variables(state), self.eval_batch_size
-      means = evaluate.evaluate(
+      means = compare.validate(
         self.eval_step, variables, self.validation, self.key, batch_size=size
       )
-      metrics = {f"eval/{name}": value for name, value in means.items()}
+      metrics = {f"eval/{k}": value for k, value in means[compare.MODEL].items()}
       if first_process():
         self.draw_examples(variables, step)
     skipped = len(self.validation.skipped)  # of both splits
@@ -183,30 +185,34 @@ class Loop:
     self.save(state, metrics)
     return metrics
 
-  def finish(self, state: TrainState) -> dict[str, evaluate.Means]:
+  def finish(self, state: TrainState) -> dict[str, compare.Means]:
     """Compares the best state with the baselines; writes and tells the table."""
     step = int(state.step)
     if not len(self.validation):
       self.say(f"Done at step {step}; there are no validation images to judge it by.")
       return {}
-    results = evaluate.compare(
+    usable, missing = baselines.default()
+    results = compare.validate(
       self.eval_step,
       self.inference_variables(state),
       self.validation,
       self.key,
       batch_size=self.eval_batch_size,
+      baselines={one.printed: compare.of_baseline(one.complete) for one in usable},
     )
-    names = [name for name in results if name != evaluate.MODEL]
+    names = [name for name in results if name != compare.MODEL]
     self.draw_curves({name: results[name]["psnr_hole"] for name in names})
     written = {"step": step, "images": len(self.validation), "results": results}
     if first_process():
       path = self.workdir / "results.json"
-      path.write_text(json.dumps(written, indent=1) + "\n")
-    self.say(
-      f"On {len(self.validation)} validation images, the best step being {step}:\n"
-      f"{evaluate.table(results)}\n"
-      f"Pictures, curves, metrics and checkpoints are in {self.workdir}."
-    )
+      files.write(path, json.dumps(written, indent=1) + "\n")
+    lines = [
+      f"On {len(self.validation)} validation images, the best step being {step}:",
+      table_of(results),
+      *missing,
+      f"Pictures, curves, metrics and checkpoints are in {self.workdir}.",
+    ]
+    self.say("\n".join(lines))
     return results
 
   def save(self, state: TrainState, metrics: dict[str, float] | None = None) -> None:
@@ -215,7 +221,7 @@ class Loop:
     self.checkpoints.save(int(state.step), state, metrics=metrics, **self.saved)
 
   def draw_examples(self, variables: Any, step: int) -> None:
-    rows = evaluate.show(
+    rows = compare.show(
       self.eval_step,
       variables,
       self.validation,
@@ -227,7 +233,11 @@ class Loop:
     pictures.mkdir(exist_ok=True)
     figures.save_png(
       pictures / f"step_{step:07d}.png",
-      figures.grid(rows, column_labels=("original", "masked", "completed")),
+      figures.grid(
+        rows,
+        column_labels=("original", "masked", "completed"),
+        scale=max(1, 128 // len(rows[0][0])),  # 64 pixels are small on a screen
+      ),
     )
 
   def draw_curves(self, references: dict[str, float] | None = None) -> None:
@@ -297,6 +307,11 @@ class Loop:
       f" L1 {100 * metrics['eval/l1_hole']:.2f} %,"
       f" L2 {100 * metrics['eval/l2_hole']:.2f} % over the hole."
     )
+
+
+def table_of(results: Mapping[str, compare.Means]) -> str:
+  """Returns the table that a run ends with."""
+  return table.Table.of(results, _SHOWN).text()
 
 
 def _postfix(line: dict[str, float], epoch: float) -> str:

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from ctx_encoder import config as configuration
 from ctx_encoder import data, distributed, xla
 from ctx_encoder.config import Config
-from ctx_encoder.evaluation import evaluate
+from ctx_encoder.evaluation import compare
 from ctx_encoder.training import assembly, feed
 from ctx_encoder.training.checkpoint import Checkpoints, DamagedError
 from ctx_encoder.training.eval_step import make_eval_step
@@ -40,7 +40,7 @@ class Outcome:
   step: int
   total_steps: int
   reason: str
-  results: dict[str, evaluate.Means]
+  results: dict[str, compare.Means]
 
 
 class Place(NamedTuple):

@@ -1,4 +1,4 @@
-"""Features of pictures: what the layers give, and the two commands on them."""
+"""Features of images: layers, pooling, and the commands `features` and `probe`."""
 
 import json
 
@@ -42,7 +42,7 @@ def network():
     {"normalization": "minmax"},
   ],
 )
-def test_features_are_the_networks_of_the_picture_without_a_hole(network, options):
+def test_features_are_those_of_the_network_without_a_hole(network, options):
   generator, variables = network
   batch = tiny.batch(4)["image"]
   asked = task(mask_channel=True, **options)
@@ -69,7 +69,7 @@ def test_features_are_the_networks_of_the_picture_without_a_hole(network, option
     )
 
 
-def test_the_middle_of_larger_pictures_is_seen(network):
+def test_larger_pictures_are_cropped_to_their_centre(network):
   generator, variables = network
   extract = features.make_extract(generator, task(mask_channel=True))
   large = tiny.batch(2, side=20)["image"]

@@ -19,7 +19,7 @@ import tiny
 from PIL import Image
 
 from ctx_encoder import data
-from ctx_encoder.evaluation import evaluate, figures
+from ctx_encoder.evaluation import compare, figures
 from ctx_encoder.training import assembly as build
 from ctx_encoder.training import feed, history, loop
 from ctx_encoder.training import run as trainer
@@ -217,9 +217,9 @@ def test_what_a_run_leaves_behind(whole):
   assert written["images"] == 5
   scores = {line["step"]: line["eval/psnr_hole"] for line in validation}
   assert scores[written["step"]] == max(scores.values())
-  model = outcome.results[evaluate.MODEL]
+  model = outcome.results[compare.MODEL]
   assert model["psnr_hole"] == pytest.approx(scores[written["step"]], abs=1e-4)
-  assert {"mean colour", evaluate.MODEL} <= outcome.results.keys()
+  assert {"mean colour", compare.MODEL} <= outcome.results.keys()
   assert "15 training and 5 validation images" in said
   assert f"{model['psnr_hole']:.2f}" in said
 
@@ -256,7 +256,7 @@ def test_a_finished_run_shows_its_results_and_trains_nothing(whole_device, monke
   monkeypatch.setattr(feed, "make_dispatch", no_steps)
   again, said = run(config, workdir)
   assert again == outcome
-  assert evaluate.table(outcome.results) in said
+  assert loop.table_of(outcome.results) in said
   assert (workdir / "metrics.jsonl").read_bytes() == before
   assert Checkpoints(workdir / "checkpoints").steps() == checkpoints
 
@@ -331,12 +331,15 @@ def test_another_configuration_is_refused_before_data_is_read(
 
 
 def test_a_run_without_progress_stops_early(make_config, tmp_path, monkeypatch):
-  scores = iter([10.0, 12.0, 11.0, 11.5, 11.9, 11.8])
+  scores, validate = iter([10.0, 12.0, 11.0, 11.5, 11.9, 11.8]), compare.validate
 
-  def scripted(*args, **kwargs):
-    return {"psnr_hole": next(scores), "l1_hole": 0.1, "l2_hole": 0.02}
+  def scripted(*args, baselines=None, **kwargs):
+    if baselines:  # at the end
+      return validate(*args, baselines=baselines, **kwargs)
+    means = {"psnr_hole": next(scores), "l1_hole": 0.1, "l2_hole": 0.02}
+    return {compare.MODEL: means}
 
-  monkeypatch.setattr(evaluate, "evaluate", scripted)
+  monkeypatch.setattr(compare, "validate", scripted)
   options = {"num_steps": 30, "data__placement": "device", "log__every_steps": 5}
   config = make_config(early_stopping__patience=2, **options)
   outcome, said = run(config, tmp_path)

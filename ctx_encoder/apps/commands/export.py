@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"ctx-encoder export: {error}", file=sys.stderr)
     return 1
   print(f"Step {model.step} of {model.workdir} is in {output}. To run it:")
-  print(snippet(args.format, str(output), model.task.image_size))
+  print(snippet(args.format, str(output), model.view.image_size))
   return 0
 
 
