@@ -15,7 +15,7 @@ from ctx_encoder.losses.adversarial import (
   wasserstein_discriminator_loss,
   wasserstein_generator_loss,
 )
-from ctx_encoder.losses.combine import Weight, by_step, combine, warm_up
+from ctx_encoder.losses.combine import Weight, combine
 from ctx_encoder.losses.penalties import (
   gradient_penalty,
   lazy_penalty,
@@ -44,7 +44,6 @@ __all__ = [
   "Weight",
   "bce_discriminator_loss",
   "bce_generator_loss",
-  "by_step",
   "combine",
   "content_loss",
   "discounted_weights",
@@ -69,7 +68,6 @@ __all__ = [
   "split",
   "style_loss",
   "total_variation",
-  "warm_up",
   "wasserstein_discriminator_loss",
   "wasserstein_generator_loss",
 ]
