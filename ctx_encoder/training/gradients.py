@@ -103,20 +103,10 @@ def discriminator_grads(
   grads = jax.tree.map(jnp.add, grads_real, grads_fake)
   measured = {"loss/discriminator": loss}
 
-  def penalty(params):
-    # On running statistics, with which images do not influence each other's logits.
-    variables = {"params": params, "batch_stats": network.batch_stats}
-    found = objective.penalties(
-      lambda x: discriminator.apply(variables, x, train=False),
-      images_real,
-      images_fake,
-      key,
-    )
-    total = sum(weight * mean for weight, mean in found.values())
-    return total, {f"loss/{name}": mean for name, (_, mean) in found.items()}
-
   if objective.adversarial.r1 or objective.adversarial.gradient_penalty:
-    slopes, means = jax.grad(penalty, has_aux=True)(params)
+    slopes, means = penalty_grads(
+      discriminator, network, objective, images_real, images_fake, key
+    )
     grads = jax.tree.map(jnp.add, grads, slopes)
     measured |= means
   for name, logits in (("real", logits_real), ("fake", logits_fake)):
@@ -127,6 +117,34 @@ def discriminator_grads(
   return DiscriminatorGrads(
     grads, stats, logits_fake, lambda to_logits: pull_fake(to_logits)[1], measured
   )
+
+
+def penalty_grads(
+  discriminator: Any,
+  network: NetworkState,
+  objective: Objective,
+  images_real: jax.Array,
+  images_fake: jax.Array,
+  key: jax.Array,
+) -> tuple[PyTree, Metrics]:
+  """Differentiates the discriminator's penalties with respect to its parameters.
+
+  It runs on running statistics, with which images do not influence each other's logits.
+  Arguments as for `discriminator_grads`.
+  """
+
+  def penalty(params):
+    variables = {"params": params, "batch_stats": network.batch_stats}
+    found = objective.penalties(
+      lambda x: discriminator.apply(variables, x, train=False),
+      images_real,
+      images_fake,
+      key,
+    )
+    total = sum(weight * mean for weight, mean in found.values())
+    return total, {f"loss/{name}": mean for name, (_, mean) in found.items()}
+
+  return jax.grad(penalty, has_aux=True)(network.params)
 
 
 def fake_logits(

@@ -32,7 +32,7 @@ __all__ = ["NonFiniteError", "Outcome", "fit", "train"]
 class Outcome:
   """How a run ended.
 
-  step, total_steps: steps made, and steps of the whole run.
+  step, total_steps: steps so far, and of the complete run.
   reason: "finished", "stopped early" or "interrupted".
   results: {system: metrics} on the validation images, unless it was interrupted.
   """
