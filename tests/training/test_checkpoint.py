@@ -357,9 +357,9 @@ class TestDamage:
   def test_all_are_damaged(self, copy):
     for step in ("1", "2"):
       remove(copy / step / "record.json")
-    with pytest.raises(DamagedError, match="none of its steps is whole"):
+    with pytest.raises(DamagedError, match="none of its steps is intact"):
       Checkpoints(copy).restore(make_state())
-    with pytest.raises(DamagedError, match="none of its steps is whole"):
+    with pytest.raises(DamagedError, match="none of its steps is intact"):
       Checkpoints(copy).read_config()
     assert Checkpoints(copy).best() is None
 
