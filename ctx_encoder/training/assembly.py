@@ -71,7 +71,7 @@ def generator(config: Config) -> Generator:
     init=model.init,
     dtype=jnp.dtype(model.dtype),
   )
-  options = {"skips": True} if model.skips else {}
+  options: dict[str, Any] = {"skips": True} if model.skips else {}
   if model.depth:
     options["depth"] = model.depth
   network = GENERATORS[model.generator](

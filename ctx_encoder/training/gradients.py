@@ -104,7 +104,7 @@ def discriminator_grads(
   measured = {"loss/discriminator": loss}
 
   if objective.adversarial.r1 or objective.adversarial.gradient_penalty:
-    slopes, means = penalty_grads(
+    slopes, means = _penalty_grads(
       discriminator, network, objective, images_real, images_fake, key
     )
     grads = jax.tree.map(jnp.add, grads, slopes)
@@ -119,21 +119,16 @@ def discriminator_grads(
   )
 
 
-def penalty_grads(
-  discriminator: Any,
-  network: NetworkState,
-  objective: Objective,
-  images_real: jax.Array,
-  images_fake: jax.Array,
-  key: jax.Array,
+def _penalty_grads(
+  discriminator, network, objective, images_real, images_fake, key
 ) -> tuple[PyTree, Metrics]:
-  """Differentiates the discriminator's penalties with respect to its parameters.
+  """Differentiates the penalties on the discriminator's slope.
 
-  It runs on running statistics, with which images do not influence each other's logits.
-  Arguments as for `discriminator_grads`.
+  The discriminator uses its running statistics, with which one image does not influence
+  the logits of another.
   """
 
-  def penalty(params):
+  def total(params):
     variables = {"params": params, "batch_stats": network.batch_stats}
     found = objective.penalties(
       lambda x: discriminator.apply(variables, x, train=False),
@@ -141,10 +136,10 @@ def penalty_grads(
       images_fake,
       key,
     )
-    total = sum(weight * mean for weight, mean in found.values())
-    return total, {f"loss/{name}": mean for name, (_, mean) in found.items()}
+    means = {f"loss/{name}": mean for name, (_, mean) in found.items()}
+    return sum(weight * mean for weight, mean in found.values()), means
 
-  return jax.grad(penalty, has_aux=True)(network.params)
+  return jax.grad(total, has_aux=True)(network.params)
 
 
 def fake_logits(

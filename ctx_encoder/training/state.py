@@ -27,14 +27,14 @@ class TrainState(struct.PyTreeNode):
   step: int32 scalar, steps made.
   updates: int32 scalar, updates of the generator's running statistics: `accumulate` a
     step, none in a step that was skipped.
-  generator, discriminator: the two networks; the latter is None for inference.
+  generator, discriminator: the two networks.
   average: moving average of the generator's parameters, or None.
   """
 
   step: jax.Array
   updates: jax.Array
   generator: NetworkState
-  discriminator: NetworkState | None
+  discriminator: Any  # a NetworkState, which inference does without
   average: PyTree | None
 
 

@@ -72,7 +72,7 @@ def load(
   view = assembly.view(config, extra["mean_color"])
   key = jax.random.key(0)
   drawn = jax.eval_shape(lambda: init_generator(generator, view, key, key))
-  number = jax.ShapeDtypeStruct((), jnp.int32)
+  number: Any = jax.ShapeDtypeStruct((), jnp.int32)
   needed = TrainState(
     step=number,
     updates=number,
