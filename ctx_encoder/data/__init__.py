@@ -10,7 +10,7 @@ Nothing here touches the network unless `download` is asked for.
 
 from ctx_encoder.data.batches import decode_all, train_batches, validation_batches
 from ctx_encoder.data.examples import Examples, Skipped, TooManyBadImages
-from ctx_encoder.data.load import Data, Processes, Summary, load
+from ctx_encoder.data.load import Data, Processes, Summary, from_arrays, load
 from ctx_encoder.data.order import batch_indices, check_batch_size
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
   "batch_indices",
   "check_batch_size",
   "decode_all",
+  "from_arrays",
   "load",
   "train_batches",
   "validation_batches",

@@ -129,7 +129,7 @@ def _train(run: Run, images: data.Data, place: Place) -> Outcome:
     extra = {"mean_color": inputs.mean_color(config, images.train)}
   if config.masks.fill == "mean":
     run = _with_mean_color(run, extra["mean_color"])
-  optimizers = run.optimizers(total_steps)
+  optimizers = run.optimizers(run.generator, total_steps)
   mesh = distributed.data_mesh()
   state, restore = _initial_state(run, optimizers, mesh, place)
   step = int(state.step)

@@ -63,7 +63,7 @@ def states() -> Iterator[tuple[int, dict]]:
   config.model.width = config.discriminator.width = 0.02
   config.ema_decay = 0.9
   run = assembly.run(config)
-  optimizers = run.optimizers(1)
+  optimizers = run.optimizers(run.generator, 1)
   create = jax.jit(lambda: run.init(jax.random.key(0), optimizers))
   for step in (10, 20, 30):
     noise = np.random.default_rng(step)

@@ -180,7 +180,7 @@ def arrays(killed: Run, step: int) -> dict[str, np.ndarray]:
   """Returns {name: array} of a checkpoint; raises as `restore`."""
   config = configuration.from_saved(killed.checkpoints.read_config(step))
   run = assembly.run(config)
-  optimizers = run.optimizers(step)
+  optimizers = run.optimizers(run.generator, step)
   abstract = jax.eval_shape(lambda: run.init(jax.random.key(0), optimizers))
   state, _ = killed.checkpoints.restore(abstract, step)
   leaves = jax.tree_util.tree_leaves_with_path(state)

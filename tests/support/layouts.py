@@ -41,7 +41,7 @@ def batches():
 def assembled():
   """Returns the run, its optimizers, and a function without arguments to its state."""
   run = assembly.run(config())
-  optimizers = run.optimizers(STEPS)
+  optimizers = run.optimizers(run.generator, STEPS)
   return run, optimizers, lambda: run.init(jax.random.key(0), optimizers)
 
 

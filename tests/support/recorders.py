@@ -55,7 +55,7 @@ class Critic(nn.Module):
 def with_rule(run, optimizer=SGD, **parts):
   """Returns a run with other parts, and one update rule for both networks."""
   return dataclasses.replace(
-    run, optimizers=lambda steps: Optimizers(optimizer, optimizer), **parts
+    run, optimizers=lambda generator, steps: Optimizers(optimizer, optimizer), **parts
   )
 
 

@@ -123,7 +123,7 @@ def ready(run=None, *, total_steps=10, options=None, **changes):
     changes: see `config`.
   """
   run = run or assembly.run(config(**changes))
-  optimizers = run.optimizers(total_steps)
+  optimizers = run.optimizers(run.generator, total_steps)
   key = jax.random.key(run.config.seed)
   state = jax.jit(lambda: run.init(key, optimizers))()
   step = jax.jit(make_train_step(run, optimizers), compiler_options=options)
@@ -133,7 +133,7 @@ def ready(run=None, *, total_steps=10, options=None, **changes):
 def abstract_state(config):
   """Returns the shapes and types of a configuration's training state."""
   run = assembly.run(config)
-  optimizers = run.optimizers(1)
+  optimizers = run.optimizers(run.generator, 1)
   return jax.eval_shape(lambda: run.init(jax.random.key(0), optimizers))
 
 

@@ -141,8 +141,8 @@ def test_a_cosine_schedule_ends_at_zero():
 
 def test_each_network_gets_its_own_learning_rate():
   config = tiny.config(optimizer__generator_multiplier=10.0)
-  rules = assembly.optimizers(config, recorders.Canvas(), 5)
-  run = dataclasses.replace(recorders.make_run(), optimizers=lambda steps: rules)
+  rules = assembly.run(config).optimizers
+  run = dataclasses.replace(recorders.make_run(), optimizers=rules)
   *_, state, step = tiny.ready(run)
   after, _ = step(state, tiny.batch(), jax.random.key(7))
   # Adam's first step is as long as the learning rate wherever there is a gradient.
