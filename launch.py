@@ -33,8 +33,8 @@ _WORKDIR = flags.DEFINE_string(
 _DISTRIBUTED = flags.DEFINE_bool(
   "distributed",
   False,
-  "Whether this is one of several processes that train together. JAX detects Slurm,"
-  " Open MPI, Cloud TPU and Kubernetes jobs; elsewhere the next three flags are needed.",
+  "Whether this is one of several processes that train together. JAX detects Slurm, Open"
+  " MPI, Cloud TPU and Kubernetes jobs; elsewhere the next three flags are needed.",
 )
 _COORDINATOR = flags.DEFINE_string(
   "coordinator", None, "HOST:PORT of process 0, reachable by the others."

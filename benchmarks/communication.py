@@ -103,7 +103,8 @@ def compiled_text(run: Run, args) -> str:
   )
   step = jax.jit(
     make_train_step(run, optimizers),
-    in_shardings=(places, None, None), out_shardings=(places, None)
+    in_shardings=(places, None, None),
+    out_shardings=(places, None),
   )
   text = step.lower(state, batch, key).compile().as_text()
   if text is None:

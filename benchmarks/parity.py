@@ -54,20 +54,27 @@ def main() -> None:
     f"{args.generator}, {args.image_size}x{args.image_size}, batch {args.batch_size},"
     f" width {args.width:g}, {args.steps} steps: largest relative differences"
   )
-  print(f"{'':24} {'same state':>11} {'independent':>11} {'stock, default options':>23}")
+  print(
+    f"{'':24} {'same state':>11} {'independent':>11} {'stock, default options':>23}"
+  )
   for name in expected:
     largest = [
       max(step.get(name, np.nan) for step in steps)
       for steps in (same_state, independent, control_only)
     ]
     print(f"{name:24} {largest[0]:11.1e} {largest[1]:11.1e} {largest[2]:23.1e}")
-  harness.write(args, {"same_state": same_state, "independent": independent, "control": control_only})
+  harness.write(
+    args,
+    {"same_state": same_state, "independent": independent, "control": control_only},
+  )
   losses = [v for step in same_state for k, v in step.items() if k.startswith("loss/")]
   if max(losses) > args.limit:
     sys.exit(f"Above {args.limit:g}.")
 
 
-def differences(found: dict[str, float], expected: dict[str, float]) -> dict[str, float]:
+def differences(
+  found: dict[str, float], expected: dict[str, float]
+) -> dict[str, float]:
   return {name: abs(found[name] / value - 1) for name, value in expected.items()}
 
 

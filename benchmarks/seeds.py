@@ -36,9 +36,7 @@ def main() -> None:
   states, step = [state for state, _ in made], made[0][1]
   together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
   one = jax.jit(step, donate_argnums=0, compiler_options=options)
-  all_at_once = jax.jit(
-    jax.vmap(step), donate_argnums=0, compiler_options=options
-  )
+  all_at_once = jax.jit(jax.vmap(step), donate_argnums=0, compiler_options=options)
 
   def by_vmap():
     nonlocal together

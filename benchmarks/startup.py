@@ -40,7 +40,9 @@ def main() -> None:
   print(f"{args.config}: seconds to the end of the first step")
   print(f"{'':5} {'in the output':>17} {'from the command':>17}")
   for state, pairs in figures.items():
-    reported, waited = (statistics.median(column) for column in zip(*pairs, strict=True))
+    reported, waited = (
+      statistics.median(column) for column in zip(*pairs, strict=True)
+    )
     print(f"{state:5} {reported:17.1f} {waited:17.1f}")
   harness.write(args, {"seconds": figures})
 

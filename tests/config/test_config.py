@@ -402,7 +402,7 @@ def test_the_least_image_side_of_a_published_encoder_is_the_networks(name, least
     return jax.eval_shape(lambda: encoder.init_with_output(jax.random.key(0), images))
 
   assert code(least)[0].shape[1:3] == (1, 1)
-  with pytest.raises(ValueError, match="too small|at least"):
+  with pytest.raises(ValueError, match=r"too small|at least"):
     code(least - 1)
   assert rules._ENCODER_SIDES[name] == least
 

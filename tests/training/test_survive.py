@@ -113,9 +113,7 @@ def test_many_skips_in_a_row_end_the_run(make_config, tmp_path, monkeypatch):
 def test_a_second_run_is_refused(make_config, tmp_path):
   folder = tmp_path / "run"
   with process.claimed(folder):
-    with pytest.raises(
-      OSError, match=rf"process {os.getpid()}, uses {folder}"
-    ):
+    with pytest.raises(OSError, match=rf"process {os.getpid()}, uses {folder}"):
       trainer.train(make_config(), folder, say=lambda text: None)
     assert sorted(path.name for path in folder.iterdir()) == [process.LOCK]
   assert not folder.exists()
