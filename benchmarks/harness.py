@@ -70,7 +70,7 @@ def ratio(seconds: Mapping[str, Sequence[float]], name: str, to: str) -> float:
 
 
 def stock_layers():
-  """Returns a context in which traced functions use `lax`'s convolutions and pooling."""
+  """Returns a context in which tracing takes `lax`'s convolutions and pooling."""
   return mock.patch.object(conv, "_by_platform", lambda fast, stock: stock)
 
 

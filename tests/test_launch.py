@@ -159,9 +159,8 @@ for line in sys.stdin:
   print("@", file=sys.stderr, flush=True)
   child = os.fork()
   if not child:
-    launch.app.run(
-      launch.main, ["launch.py", *json.loads(line)], flags_parser=launch.parse_flags
-    )
+    sys.argv = ["launch.py", *json.loads(line)]  # where config_flags finds the fields
+    launch.app.run(launch.main, flags_parser=launch.parse_flags)
   print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 

@@ -258,24 +258,9 @@ class Checkpoints:
     record.check_layout(folder, saved, abstract_state, partial=partial, absent=new)
     record.check_files(folder, saved)
     abstract = jax.tree.map(_abstract, abstract_state)
-    read = _by_name(lambda name, x: None if name in new else x, abstract)
-    context = ocp.Context()
-    context.pytree.loading.partial_load = partial
-    with context:
-      state = ocp.load_checkpointables(str(folder), {"state": read})["state"]
-    if new:
-      arrays = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): x
-        for path, x in jax.tree_util.tree_leaves_with_path(state)
-      }
-      state = _by_name(
-        lambda name, x: (
-          jax.device_put(np.asarray(new[name], x.dtype), x.sharding)
-          if name in new
-          else arrays[name]
-        ),
-        abstract,
-      )
+    if partial or new:
+      return _restore_by_name(folder, abstract, new), saved["extra"]
+    state = ocp.load_checkpointables(str(folder), {"state": abstract})["state"]
     return state, saved["extra"]
 
   def _score(self, step: int) -> float:
@@ -348,9 +333,23 @@ def _abstract(x: Any) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
 
-def _by_name(function: Callable[[str, Any], Any], tree: PyTree) -> PyTree:
-  """Maps over the leaves with their names, such as "generator/params/stage1/bias"."""
-  return jax.tree_util.tree_map_with_path(
-    lambda path, x: function(jax.tree_util.keystr(path, simple=True, separator="/"), x),
-    tree,
+def _restore_by_name(
+  folder: pathlib.Path, abstract: PyTree, new: Mapping[str, Any]
+) -> PyTree:
+  """Reads the saved arrays that a pytree names; those in `new` get the value there."""
+  needed = record.by_name(abstract)
+  saved = ocp.checkpointables_metadata(str(folder)).metadata["state"]
+  read = jax.tree_util.tree_map_with_path(
+    lambda path, _: needed.get(record.name(path), ocp.PLACEHOLDER), saved
   )
+  arrays = record.by_name(
+    ocp.load_checkpointables(str(folder), {"state": read})["state"]
+  )
+
+  def array(path: jax.tree_util.KeyPath, x: jax.ShapeDtypeStruct) -> jax.Array:
+    name = record.name(path)
+    if name in new:
+      return jax.device_put(np.asarray(new[name], x.dtype), x.sharding)
+    return arrays[name]
+
+  return jax.tree_util.tree_map_with_path(array, abstract)

@@ -26,12 +26,19 @@ class DamagedError(ValueError):
     super().__init__(f"Checkpoint {folder} is damaged: {problem}.")
 
 
+def name(path: jax.tree_util.KeyPath) -> str:
+  """Returns the name of an array in a pytree, such as "generator/params/bias"."""
+  return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def by_name(tree: PyTree) -> dict[str, Any]:
+  """Returns {name: leaf} of a pytree."""
+  return {name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+
+
 def layout(state: PyTree) -> dict[str, str]:
-  """Returns {path: type and shape} of the arrays of a pytree."""
-  return {
-    jax.tree_util.keystr(path, simple=True, separator="/"): f"{x.dtype}{list(x.shape)}"
-    for path, x in jax.tree_util.tree_leaves_with_path(state)
-  }
+  """Returns {name: type and shape} of the arrays of a pytree."""
+  return {name: f"{x.dtype}{list(x.shape)}" for name, x in by_name(state).items()}
 
 
 def file_checksums(folder: pathlib.Path) -> dict[str, int]:

@@ -105,6 +105,10 @@ def terminate(state, metrics):
   return state, metrics
 
 
+def no_run(*args, **kwargs):
+  raise AssertionError("A run is assembled.")
+
+
 def no_steps(step):
   raise AssertionError("A step is about to be made.")
 
@@ -475,7 +479,7 @@ def test_invalid_runs_are_refused_before_anything_is_built(
   make_config, tmp_path, monkeypatch
 ):
   (tmp_path / "empty").mkdir()
-  monkeypatch.delattr(assembly, "run")
+  monkeypatch.setattr(assembly, "run", no_run)
   for changes, error, words in INVALID:
     changes = {
       name: value.format(folder=tmp_path) if isinstance(value, str) else value
