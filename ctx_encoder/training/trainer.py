@@ -32,7 +32,7 @@ __all__ = ["NonFiniteError", "Outcome", "fit", "train"]
 class Outcome:
   """How a run ended.
 
-  step, total_steps: steps made, and steps of the whole run.
+  step, total_steps: steps so far, and of the complete run.
   reason: "finished", "stopped early" or "interrupted".
   results: {system: metrics} on the validation images, unless it was interrupted.
   """
@@ -129,7 +129,7 @@ def _train(run: Run, images: data.Data, place: Place) -> Outcome:
     extra = {"mean_color": images.train.mean_color() if mean else list(assembly.GREY)}
   if config.masks.fill == "mean":
     run = _with_mean_color(run, extra["mean_color"])
-  optimizers = run.optimizers(total_steps)
+  optimizers = run.optimizers(run.generator, total_steps)
   mesh = distributed.data_mesh()
   state, restore = _initial_state(run, optimizers, mesh, place)
   step = int(state.step)
