@@ -39,7 +39,7 @@ class Summary:
 
   @property
   def where(self) -> str:
-    """The path, or "the embedded photographs"."""
+    """The path, or "the embedded photographs" or "arrays"."""
     return "the embedded photographs" if self.source == "samples" else self.path
 
   def skipped_line(self, show: int = 3) -> str:
@@ -170,7 +170,7 @@ def from_arrays(train: np.ndarray, validation: np.ndarray | None = None) -> Data
       image_size=images.shape[1],
       images=images,
       read=lambda index: images[index],
-      max_pixels=MAX_PIXELS,
+      max_pixels=images[0].size if len(images) else 0,
       skipped=skipped,
       loader="pillow",
     )
@@ -179,7 +179,7 @@ def from_arrays(train: np.ndarray, validation: np.ndarray | None = None) -> Data
     raise ValueError("There are no training images.")
   splits = examples("train", train), examples("validation", validation)
   found = len(train) + len(validation)
-  return Data(*splits, Summary("arrays", "", found, found, skipped, ""), {})
+  return Data(*splits, Summary("arrays", "arrays", found, found, skipped, ""), {})
 
 
 def evaluation_settings(
