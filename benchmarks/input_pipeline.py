@@ -17,8 +17,8 @@ import harness
 import numpy as np
 from PIL import Image
 
+from ctx_encoder import config as schema
 from ctx_encoder import data
-from ctx_encoder.config import schema
 
 
 def main() -> None:

@@ -16,8 +16,7 @@ from ctx_encoder import data, masks, metrics
 from ctx_encoder.apps import cli, runs
 from ctx_encoder.apps.commands import evaluate
 from ctx_encoder.evaluation import figures
-from ctx_encoder.training import assembly, trained
-from ctx_encoder.training import run as trainer
+from ctx_encoder.training import assembly, trained, trainer
 from ctx_encoder.training.inference import make_complete
 
 
@@ -96,7 +95,7 @@ def test_the_figures_are_those_of_the_metrics(workdir, folder):
   hole = masks.for_examples(
     masks.make_sampler("random_block", tiny.SIZE), jax.random.key(0), examples.ids
   )
-  complete = make_complete(model.generator, model.variables, model.task)
+  complete = make_complete(model.generator, model.variables, model.view)
   images = jnp.asarray(examples.images)
   expected = metrics.psnr(complete(images, hole) / 255, images / 255, hole)
   found = per_image["systems"][model.name]["psnr_hole"]

@@ -12,8 +12,6 @@ from pictures import encode, load, noise
 from ctx_encoder import models, pixels
 from ctx_encoder.apps import cli
 from ctx_encoder.apps.probe import features
-from ctx_encoder.augment import make_augment
-from ctx_encoder.masks import make_sampler
 from ctx_encoder.training import trained, trainer
 from ctx_encoder.training.task import View
 

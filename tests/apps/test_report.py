@@ -24,8 +24,7 @@ from ctx_encoder.apps.commands import report as command
 from ctx_encoder.apps.report import charts, measure, render
 from ctx_encoder.evaluation import compare, figures
 from ctx_encoder.metrics.intervals import Interval
-from ctx_encoder.training import assembly, trained
-from ctx_encoder.training import run as trainer
+from ctx_encoder.training import assembly, trained, trainer
 
 EVIL = "<script>alert(\"1\")</script> & 'x' $a$"
 KINDS = ("center", "random_block")

@@ -11,7 +11,7 @@ from ctx_encoder.apps.commands import sweep
 from ctx_encoder.evaluation.compare import MODEL
 
 CONFIG = """
-from ctx_encoder.config import schema as base
+from ctx_encoder import config as base
 
 
 def get_config(variant=""):

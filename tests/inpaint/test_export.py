@@ -64,7 +64,7 @@ def check(completed, model):
     keys = jnp.stack(
       [jax.random.fold_in(jax.random.key(0), i) for i in range(len(images))]
     )
-  complete = make_complete(model.generator, model.variables, model.task)
+  complete = make_complete(model.generator, model.variables, model.view)
   expected = np.asarray(complete(images, masks > 0, keys)).astype(int)
   known = np.broadcast_to(masks == 0, images.shape)
   np.testing.assert_array_equal(completed[known], images[known])

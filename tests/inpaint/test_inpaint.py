@@ -17,7 +17,7 @@ from PIL import Image
 from ctx_encoder import inpaint, masks, xla
 from ctx_encoder.apps import cli
 from ctx_encoder.inpaint import Inpainter, blending, regions
-from ctx_encoder.training import run as trainer
+from ctx_encoder.training import trainer
 
 S = 16  # side that the networks here take
 PAINT = np.array([200, 40, 90], np.uint8)

@@ -9,8 +9,7 @@ import pytest
 import tiny
 
 from ctx_encoder.apps import runs
-from ctx_encoder.training import assembly, trained
-from ctx_encoder.training import run as trainer
+from ctx_encoder.training import assembly, trained, trainer
 
 
 @pytest.fixture(autouse=True, scope="module")
