@@ -1,1 +1,1 @@
-""""""
+"""Command-line tools and the demo."""

@@ -7,75 +7,86 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS = {
-  "data": "show what a source of images holds; download a TFDS data set",
+  "data": "describe a source of images; download a TFDS data set",
   "masks": "draw a gallery of the kinds of holes",
   "augment": "write augmented copies of a folder of images",
-  "stylize": "write photographs in the manner of paintings, as more training images",
+  "stylize": "turn photographs into painting-like training images",
   "config": "list the fields of a configuration",
   "evaluate": "measure a trained generator against baselines",
   "crosseval": "measure several trained generators on every kind of hole",
   "inpaint": "fill holes in pictures of any size",
-  "features": "write what a trained encoder makes of pictures",
-  "probe": "tell by a linear probe what a trained encoder has learned",
+  "features": "write an encoder's features of pictures",
+  "probe": "measure an encoder's features with a linear probe",
   "demo": "open a page in the browser that fills holes in pictures",
   "weights": "list published weights of feature networks, and download them",
   "report": "write an HTML page about one run or several",
   "sweep": "train over a grid of settings and seeds, and tabulate",
-  "export": "write a trained generator for other programs: StableHLO, SavedModel",
+  "export": "write a trained generator as StableHLO or SavedModel",
   "export-keras": "write its weights for a Keras model, and print that model",
-  "import-keras": "make a work directory of a Keras model's weights",
+  "import-keras": "make a work directory from a Keras model's weights",
 }
 
-# What a command needs beside the extra `train`.
-EXTRAS = {"demo": "demo"}
+# Optional dependencies of a command, beside the extra `train`.
+EXTRAS = {"demo": "demo", "export-keras": "weights", "import-keras": "weights"}
 
 _USAGE = """usage: ctx-encoder COMMAND [options]
 
 {commands}
 
 `ctx-encoder COMMAND --help` explains a command and gives an example.
-Training is started with: python launch.py --config=configs/photos_block.py"""
+To train, run: python launch.py --config=configs/photos_block.py"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs one command; returns the exit code."""
+  """Runs one command; returns the exit code.
+
+  A command is a module with `add_arguments(parser)` and `run(args) -> int`. Errors in
+  its input, raised as OSError, ValueError or ImportError, end it with exit code 1 and
+  one line on stderr; any other exception is a bug and keeps its traceback.
+  """
   name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
   if name not in COMMANDS:
-    asked = name in ("-h", "--help")
-    if not asked:
-      print(f"ctx-encoder: there is no command {name!r}.\n", file=sys.stderr)
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:{width}}  {summary}" for name, summary in COMMANDS.items()]
-    print(
-      _USAGE.format(commands="\n".join(lines)), file=sys.stdout if asked else sys.stderr
-    )
-    return 0 if asked else 2
+    return _usage(name)
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts
-  # Only the command that is called is imported: some need a second to load.
   try:
-    command = importlib.import_module(
-      f"ctx_encoder.apps.commands.{name.replace('-', '_')}"
+    # Only this command is imported: some need a second to load.
+    module = f"ctx_encoder.apps.commands.{name.replace('-', '_')}"
+    command = importlib.import_module(module)
+    parser = argparse.ArgumentParser(
+      prog=f"ctx-encoder {name}",
+      description=command.__doc__,
+      formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-  except ModuleNotFoundError as error:
-    extras = ["train", *filter(None, [EXTRAS.get(name)])]
-    print(
-      f"ctx-encoder {name} needs {error.name}, which is not installed:"
-      f" pip install 'ctx-encoder[{','.join(extras)}]'",
-      file=sys.stderr,
-    )
-    return 1
-  parser = argparse.ArgumentParser(
-    prog=f"ctx-encoder {name}",
-    description=command.__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
-  command.add_arguments(parser)
-  args = parser.parse_args(rest)
-  try:
-    return command.run(args)
+    command.add_arguments(parser)
+    return command.run(parser.parse_args(rest))
   except (OSError, ValueError, ImportError) as error:
-    print(f"ctx-encoder {name}: {error}", file=sys.stderr)
+    print(f"ctx-encoder {name}{_problem(name, error)}", file=sys.stderr)
     return 1
+  except KeyboardInterrupt:
+    return 130
+
+
+def _usage(name: str) -> int:
+  """Prints the commands, to stderr where `name` is not a request for help."""
+  requested = name in ("-h", "--help")
+  stream = sys.stdout if requested else sys.stderr
+  if not requested:
+    print(f"ctx-encoder: there is no command {name!r}.\n", file=stream)
+  width = max(map(len, COMMANDS))
+  lines = [f"  {command:{width}}  {text}" for command, text in COMMANDS.items()]
+  print(_USAGE.format(commands="\n".join(lines)), file=stream)
+  return 0 if requested else 2
+
+
+def _problem(name: str, error: Exception) -> str:
+  """Returns the rest of the line about an error, without line breaks."""
+  if isinstance(error, ModuleNotFoundError) and error.name:
+    extras = ",".join(["train", *filter(None, [EXTRAS.get(name)])])
+    return (
+      f" needs {error.name}, which is not installed:"
+      f" pip install 'ctx-encoder[{extras}]'"
+    )
+  return ": " + (" ".join(map(str.strip, str(error).splitlines())) or repr(error))
 
 
 if __name__ == "__main__":

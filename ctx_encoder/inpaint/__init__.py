@@ -1,22 +1,17 @@
-"""Filling holes in pictures of any size, with the network of a run.
+"""Fills holes in pictures of any size with a trained network.
 
     from ctx_encoder.inpaint import Inpainter
 
     inpainter = Inpainter.from_workdir("runs/quickstart")
     completed = inpainter("photograph.jpg", "mask.png")  # uint8 [H, W, 3]
 
-TensorFlow is not needed.
+TensorFlow is not required.
 """
 
+from ctx_encoder.data.decode import BadImage
 from ctx_encoder.inpaint.blending import BLENDS
 from ctx_encoder.inpaint.inpainter import Inpainter
-from ctx_encoder.inpaint.pictures import (
-  BadImage,
-  grown,
-  hole_of_color,
-  read_image,
-  read_mask,
-)
+from ctx_encoder.inpaint.pictures import grown, hole_of_color, read_image, read_mask
 from ctx_encoder.inpaint.plan import STRATEGIES
 
 __all__ = [

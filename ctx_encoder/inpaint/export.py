@@ -1,12 +1,11 @@
-"""A trained generator as a file that runs without this package.
+"""Exports a trained generator as a file that runs without this package.
 
-What is written completes images: `(images, masks)` to the completed images, all of them
-uint8, for any number of images. BatchNorm is folded away, the weights are in the file.
+The exported function maps `(images, masks)` to completed images, all uint8, for any
+batch size. The file includes the weights, with BatchNorm folded into convolutions.
 """
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,13 +26,13 @@ Completion = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def completion(model: Trained) -> Completion:
-  """Returns what is exported: `complete(images, masks)`, a pure function.
+  """Returns the function to export, `complete(images, masks)`.
 
-  It takes uint8 images `[B, S, S, 3]` and uint8 masks `[B, S, S, 1]`, 0 = known and all
-  else hole, and returns uint8 `[B, S, S, 3]` whose known pixels are those that came in.
-  For a bottleneck with noise, that of the i-th image is always the same.
+  It takes uint8 images `[B, S, S, 3]` and uint8 masks `[B, S, S, 1]`, 0 = known, other
+  values = hole, and returns completed images, uint8 `[B, S, S, 3]`, with known pixels
+  unchanged. If the bottleneck has noise, the i-th image always gets the same noise.
   """
-  complete = make_complete(model.generator, model.variables, model.task)
+  complete = make_complete(model.generator, model.variables, model.view)
 
   def function(images: jax.Array, masks: jax.Array) -> jax.Array:
     keys = None
@@ -46,10 +45,10 @@ def completion(model: Trained) -> Completion:
 
 
 def description(model: Trained) -> dict[str, Any]:
-  """Returns what one needs to know to call the file, and where it is from; JSON."""
-  size = model.task.image_size
+  """Returns inputs, outputs and origin of the exported function, for JSON."""
+  size = model.config.data.image_size
   return {
-    "what": "completes images: known pixels come back as they are",
+    "what": "completes images; known pixels are unchanged",
     "images": {"dtype": "uint8", "shape": ["batch", size, size, 3], "colors": "RGB"},
     "masks": {
       "dtype": "uint8",
@@ -66,9 +65,9 @@ def description(model: Trained) -> dict[str, Any]:
 def exported(
   model: Trained, platforms: Sequence[str] = PLATFORMS
 ) -> jax_export.Exported:
-  """Returns the lowered program, for any batch size on each of the platforms."""
+  """Lowers the function for any batch size on each of the platforms."""
   (batch,) = jax_export.symbolic_shape("batch")
-  size = model.task.image_size
+  size = model.config.data.image_size
   images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
   masks = jax.ShapeDtypeStruct((batch, size, size, 1), jnp.uint8)
   function = jax.jit(completion(model))
@@ -76,14 +75,14 @@ def exported(
 
 
 def write_stablehlo(model: Trained, path: Path) -> None:
-  """Writes the program for `jax.export.deserialize`, and its description beside it.
+  """Writes a file for `jax.export.deserialize`, and its description.
 
   Args:
     model: the trained generator.
-    path: file to write; the description is `<path>.json`.
+    path: file to write; the description is written to `<path>.json`.
 
   Raises:
-    OSError: it cannot be written.
+    OSError: a file cannot be written.
   """
   files.write(path, bytes(exported(model).serialize()))
   text = json.dumps(description(model), indent=1) + "\n"
@@ -93,25 +92,25 @@ def write_stablehlo(model: Trained, path: Path) -> None:
 def write_savedmodel(model: Trained, folder: Path) -> None:
   """Writes a SavedModel for `tf.saved_model.load` and TensorFlow Serving.
 
-  The object has a method `complete(images, masks)`, which is the signature
-  "serving_default" too. The program is StableHLO, which TensorFlow compiles by XLA.
+  It has a method `complete(images, masks)`, also available as the signature
+  "serving_default". The program is StableHLO, which TensorFlow compiles with XLA.
 
   Args:
     model: the trained generator.
-    folder: to write to; a SavedModel that is there is replaced. The description is in
+    folder: folder to write; an existing SavedModel is replaced. The description is in
       `assets.extra`.
 
   Raises:
     ModuleNotFoundError: TensorFlow is not installed.
-    FileExistsError: there is something else.
-    ValueError: the installed TensorFlow cannot run what the installed jax writes.
-    OSError: it cannot be written.
+    FileExistsError: the folder holds something else than a SavedModel.
+    ValueError: the installed TensorFlow cannot run the StableHLO of the installed jax.
+    OSError: the folder cannot be written.
   """
   check_savedmodel(folder)
   import tensorflow as tf
   from jax.experimental import jax2tf
 
-  size = model.task.image_size
+  size = model.config.data.image_size
   function = jax2tf.convert(
     completion(model),
     polymorphic_shapes=["(batch, ...)", "(batch, ...)"],
@@ -128,33 +127,33 @@ def write_savedmodel(model: Trained, folder: Path) -> None:
     lambda images, masks: {"completed": module.complete(images, masks)},
     input_signature=signature,
   )
-  try:  # TensorFlow reads the program when it is first called
+  try:  # TensorFlow compiles the program at the first call
     module.complete(*(np.zeros((1, size, size, c), np.uint8) for c in (3, 1)))
   except tf.errors.OpError as error:
     if "StableHLO" not in str(error):
       raise
     raise ValueError(
-      f"TensorFlow {tf.__version__} cannot run what jax {jax.__version__} writes, which"
-      " is newer StableHLO: export with an older jax (0.10 goes with TensorFlow 2.21)."
+      f"TensorFlow {tf.__version__} cannot run the StableHLO of jax {jax.__version__},"
+      " which is newer: export with an older jax (0.10 works with TensorFlow 2.21)."
     ) from error
   folder.parent.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as temporary:
     new = Path(temporary) / "new"
     tf.saved_model.save(module, str(new), signatures={"serving_default": serving})
-    extra = new / "assets.extra"  # where TensorFlow leaves other programs' files alone
+    extra = new / "assets.extra"  # TensorFlow's folder for files of other programs
     extra.mkdir()
     (extra / "description.json").write_text(json.dumps(description(model), indent=1))
     if folder.exists():
-      shutil.rmtree(folder)
+      os.replace(folder, Path(temporary) / "old")
     os.replace(new, folder)
 
 
 def check_savedmodel(folder: Path) -> None:
-  """Raises FileExistsError where something else than a SavedModel would be lost."""
+  """Raises FileExistsError if the path exists and is not a SavedModel."""
   if not folder.exists() or (folder / "saved_model.pb").is_file():
     return
   if not folder.is_dir() or any(folder.iterdir()):
     raise FileExistsError(
-      f"{folder} is there and is no SavedModel, which is a folder of its own. Name"
-      " another one with --output."
+      f"{folder} exists and is not a SavedModel folder. Name a new folder with"
+      " --output."
     )

@@ -1,4 +1,4 @@
-"""Filling holes in pictures of any size with a network that takes small squares."""
+"""Fills holes in pictures of any size with a network for small squares."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,7 +12,7 @@ from ctx_encoder.inpaint import blending, pictures, plan, regions, tiles
 from ctx_encoder.training import trained
 from ctx_encoder.training.inference import make_complete
 
-# Each is compiled once; what is left over is padded to the next.
+# Each size is compiled once; batches are padded to the next size.
 _BATCH_SIZES = (1, 4, 16)
 
 
@@ -21,11 +21,11 @@ class Inpainter:
 
       inpainter = Inpainter.from_workdir("runs/quickstart")
       completed = inpainter(image, mask)                   # uint8 [H, W, 3], [H, W]
-      completed = inpainter(images, masks, blend="none")  # lists: one call for all
+      completed = inpainter(images, masks, blend="none")  # lists
 
   Attributes:
-    name: of the run's configuration.
-    image_size: side of the squares that the network takes, in pixels.
+    name: name of the run's configuration.
+    image_size: side of the network's input, in pixels.
   """
 
   def __init__(
@@ -40,10 +40,10 @@ class Inpainter:
 
     Args:
       complete: (uint8 `[B, S, S, 3]`, uint8 `[B, S, S, 1]` with 1 = hole, `[B]` PRNG
-        keys) to uint8 `[B, S, S, 3]`, see `inference.make_complete`.
-      image_size: S.
-      reach: share of the side, in the centre, that the network paints.
-      name: to be shown.
+        keys) to uint8 `[B, S, S, 3]`, as `inference.make_complete` returns.
+      image_size: S, in pixels.
+      reach: share of the side, in the centre, that the network generates.
+      name: name to display.
     """
     self.name = name
     self.image_size = image_size
@@ -54,23 +54,19 @@ class Inpainter:
   def from_workdir(
     cls, workdir: str | os.PathLike, *, step: int | None = None
   ) -> "Inpainter":
-    """Returns the best network of a run, or that of a given step.
+    """Loads the best network of a run, or that of a given step.
 
-    Raises: as `trained.load` does.
+    Raises: as `trained.load`.
     """
     return cls.from_trained(trained.load(os.fspath(workdir), step=step))
 
   @classmethod
   def from_trained(cls, model: trained.Trained) -> "Inpainter":
-    """Returns a network that was read with `trained.load`."""
-    task = model.task
-    complete = make_complete(model.generator, model.variables, task)
-    return cls(
-      complete,
-      task.image_size,
-      reach=task.output_size / task.image_size,
-      name=model.name,
-    )
+    """Wraps a generator loaded by `trained.load`."""
+    view = model.view
+    complete = make_complete(model.generator, model.variables, view)
+    reach = view.output_size / view.image_size
+    return cls(complete, view.image_size, reach=reach, name=model.name)
 
   def __call__(
     self,
@@ -81,51 +77,49 @@ class Inpainter:
     blend: str = "poisson",
     seed: int = 0,
   ) -> Any:
-    """Fills the holes of a picture, or of a list of them.
+    """Fills the holes of one or several pictures.
 
     Args:
       image: uint8 `[H, W, 3]`, a PIL image, or the path or bytes of a file, of any size
         and aspect; or a list of these; or uint8 `[B, H, W, 3]`.
-      mask: bool `[H, W]`, true = hole (or 0 and 1, or brightness: brighter than half =
-        hole), a PIL image or a file; a list of them for a list of pictures.
-      strategy: "crops" shows the network a square around each hole, with as much
-        context as hole, and scales what it paints to the hole's size. "tiles" fills a
-        hole at full resolution, from the border inwards, with overlapping squares.
-        "whole" shows it the whole picture. "auto" takes crops, and tiles for holes that
-        are long but thin, such as scratches and writing.
-      blend: how what is painted meets what is known, see `blending.blend`. With "none"
-        and "poisson" known pixels come back as they were, byte for byte.
-      seed: of the noise, for networks that take some.
+      mask: bool `[H, W]`, true = hole, or values in [0, 1] or up to 255, where values
+        above half of the range are the hole; or a PIL image or a file. For several
+        pictures, a list of masks.
+      strategy: "crops" completes a square around each hole, with as much context as
+        hole, scaled to the network's size. "tiles" fills a hole at full resolution with
+        overlapping squares, from the border inwards. "whole" scales the whole picture.
+        "auto" uses tiles for long, thin holes such as scratches and writing, else
+        crops.
+      blend: "poisson", "feather" or "none", see `blending.blend`. "poisson" and "none"
+        return known pixels unchanged.
+      seed: for networks with noise.
     Returns:
-      What came in, completed: an array for arrays and files, a PIL image for one, a
-      list for lists.
+      The completed picture: uint8 `[H, W, 3]`, or a PIL image for a PIL image. A list
+      for a list, uint8 `[B, H, W, 3]` for a batch.
     Raises:
-      ValueError: strategy or blend are unknown; image and mask are of different sizes;
-        there is no hole, or nothing else; a file is not a picture. For lists the
-        message begins with the number of the picture.
+      ValueError: strategy or blend is unknown; image and mask differ in size; the mask
+        is empty or covers everything; a file is not a picture. For several pictures the
+        message begins with the picture's number.
     """
-    if isinstance(image, list | tuple):
-      arrays, kinds = list(image), [isinstance(one, Image.Image) for one in image]
-    elif isinstance(image, np.ndarray) and image.ndim == 4:
-      arrays, kinds = list(image), [False] * len(image)
-    else:
-      pair = _checked(image, mask)
-      (completed,) = self.complete([pair], strategy=strategy, blend=blend, seed=seed)
+    options = {"strategy": strategy, "blend": blend, "seed": seed}
+    batched = isinstance(image, np.ndarray) and image.ndim == 4
+    if not batched and not isinstance(image, list | tuple):
+      (completed,) = self.complete([_checked(image, mask)], **options)
       return Image.fromarray(completed) if isinstance(image, Image.Image) else completed
-    if len(arrays) != len(mask):
-      raise ValueError(f"There are {len(arrays)} images and {len(mask)} masks.")
+    if len(image) != len(mask):
+      raise ValueError(f"There are {len(image)} images and {len(mask)} masks.")
     pairs = []
-    for number, (one, its_mask) in enumerate(zip(arrays, mask, strict=True)):
+    for number, pair in enumerate(zip(image, mask, strict=True)):
       try:
-        pairs.append(_checked(one, its_mask))
+        pairs.append(_checked(*pair))
       except ValueError as error:
         raise ValueError(f"Image {number}: {error}") from error
-    results = list(self.complete(pairs, strategy=strategy, blend=blend, seed=seed))
-    if isinstance(image, np.ndarray):
+    results = list(self.complete(pairs, **options))
+    if batched:
       return np.stack(results)
     return [
-      Image.fromarray(result) if pil else result
-      for result, pil in zip(results, kinds, strict=True)
+      Image.fromarray(result) if isinstance(given, Image.Image) else result
+      for given, result in zip(image, results, strict=True)
     ]
 
   def complete(
@@ -136,11 +130,11 @@ class Inpainter:
     blend: str = "poisson",
     seed: int = 0,
   ) -> Iterator[np.ndarray]:
-    """Yields completed pictures, uint8 `[H, W, 3]`, of (uint8 image, bool mask).
+    """Yields the completed pictures, uint8 `[H, W, 3]`, of (uint8 image, bool mask).
 
-    Each is taken when it is its turn, so that a long list need not fit into memory; the
-    holes of one picture share the network's batches, and small pictures with one hole
-    each share them among themselves. Arguments as for `__call__`.
+    Pairs are read as needed, so that a long iterable need not fit into memory. Holes of
+    the same and of consecutive pictures share the network's batches. Other arguments
+    and errors are those of `__call__`.
     """
     _check_choice("strategy", strategy, plan.STRATEGIES)
     _check_choice("blend", blend, blending.BLENDS)
@@ -149,7 +143,7 @@ class Inpainter:
       waiting.append(
         (image, mask, plan.jobs(mask, self.image_size, self._reach, strategy, blend))
       )
-      # Enough for a full batch: more would only take memory.
+      # Enough for a full batch, or much memory in use.
       if sum(len(jobs) for _, _, jobs in waiting) >= _BATCH_SIZES[-1] or (
         sum(image.size for image, _, _ in waiting) > 2**24
       ):
@@ -158,23 +152,23 @@ class Inpainter:
     yield from self._finish(waiting, blend, seed)
 
   def _finish(self, waiting, blend: str, seed: int) -> Iterator[np.ndarray]:
-    """Yields the completed pictures of those that wait, in order."""
+    """Yields the completed pictures of (image, mask, jobs), in order."""
     squares = [
-      regions.shrunk(regions.cut(image, job.box), job.asked, self.image_size)
+      regions.to_network(regions.cut(image, job.box), job.hidden, self.image_size)
       for image, _, jobs in waiting
       for job in jobs
       if job.strategy == "crops"
     ]
-    painted = iter(self._run(squares, seed))
+    outputs = iter(self._run(squares, seed))
     for image, mask, jobs in waiting:
       completed = image.copy()
       for job in jobs:
         if job.strategy == "crops":
-          full = regions.enlarged(next(painted), job.box.height, job.box.width)
+          full = regions.from_network(next(outputs), job.box.height, job.box.width)
         else:
           full = tiles.paint(
             regions.cut(image, job.box),
-            job.asked,
+            job.hidden,
             lambda parts, holes: np.stack(
               self._run(list(zip(parts, holes, strict=True)), seed)
             ),
@@ -187,7 +181,7 @@ class Inpainter:
   def _run(
     self, squares: Sequence[tuple[np.ndarray, np.ndarray]], seed: int
   ) -> list[np.ndarray]:
-    """Returns what the network makes of (uint8 `[S, S, 3]`, bool `[S, S]`)."""
+    """Returns the network's outputs for (uint8 `[S, S, 3]`, bool `[S, S]`)."""
     results: list[np.ndarray] = []
     while len(results) < len(squares):
       rest = squares[len(results) : len(results) + _BATCH_SIZES[-1]]
@@ -202,29 +196,31 @@ class Inpainter:
 
 
 def _paste(completed, image, mask, full, job: plan.Job, blend: str) -> None:
-  """Blends what was painted of a box into the completed picture, in place."""
-  inside, box = job.inside, job.box
-  painted = regions.cut(full, inside.seen_from(box))
+  """Blends a generated crop into the completed picture, in place."""
+  inside = job.inside
+  generated = regions.cut(full, inside.relative_to(job.box))
   original, known = regions.cut(image, inside), ~regions.cut(mask, inside)
-  filled = blending.blend(original, painted, job.own, known, how=blend, ring=job.ring)
-  fresh = job.own | (known & (filled != original).any(2))
+  filled = blending.blend(
+    original, generated, job.hole, known, how=blend, ring=job.ring
+  )
+  changed = job.hole | (known & (filled != original).any(2))
   rows = slice(inside.top, inside.top + inside.height)
   columns = slice(inside.left, inside.left + inside.width)
-  completed[rows, columns][fresh] = filled[fresh]
+  completed[rows, columns][changed] = filled[changed]
 
 
 def _checked(image: Any, mask: Any) -> tuple[np.ndarray, np.ndarray]:
-  """Returns a picture and its mask as arrays; raises ValueError if they do not fit."""
+  """Converts a picture and its mask to arrays; raises ValueError if unusable."""
   image, mask = pictures.as_image(image), pictures.as_mask(mask)
   if image.shape[:2] != mask.shape:
     raise ValueError(
       f"the image is {image.shape[1]}x{image.shape[0]} pixels and the mask"
-      f" {mask.shape[1]}x{mask.shape[0]}; they have to be of one size."
+      f" {mask.shape[1]}x{mask.shape[0]}; they must have the same size."
     )
   if not mask.any():
-    raise ValueError("the mask has no hole: it is dark all over (brighter = hole).")
+    raise ValueError("the mask has no hole: it has no bright pixels (bright = hole).")
   if mask.all():
-    raise ValueError("the mask hides everything (brighter = hole); is it inverted?")
+    raise ValueError("the mask hides everything (bright = hole); is it inverted?")
   return image, mask
 
 

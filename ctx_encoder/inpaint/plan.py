@@ -1,4 +1,4 @@
-"""What there is to do in a picture: its holes, and what is shown of each."""
+"""Plans how to fill a picture's holes: strategy and crop of each."""
 
 import dataclasses
 import math
@@ -9,88 +9,92 @@ from ctx_encoder.inpaint import pictures, regions
 
 STRATEGIES = ("auto", "whole", "crops", "tiles")
 
-_RING = 2  # pixels of the network's output around a hole, to blend over
+_RING = 2  # width of the generated ring around a hole, in the network's pixels
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Job:
-  """A hole, or several, and the part of the picture that the network is shown.
+  """One or several holes, and the crop that the network completes.
 
   Attributes:
-    strategy: "crops": the network is shown all of the box at once, scaled; or "tiles".
-    box: that part; it may reach beyond the picture.
-    inside: what of it lies within the picture, `[H, W]`.
-    own: bool `[H, W]`, what is to be filled.
-    asked: bool, of the box, what is hidden from the network.
-    ring: width of what is painted around the hole, to blend over, in pixels.
+    strategy: "crops" completes the crop at once, scaled; "tiles" tile by tile.
+    box: the crop; it may reach beyond the picture.
+    inside: the part of the crop within the picture, height H and width W.
+    hole: bool `[H, W]`, the pixels to fill.
+    hidden: bool, of the box's shape: the pixels hidden from the network.
+    ring: width of the generated ring around the hole, for blending, in pixels.
   """
 
   strategy: str
   box: regions.Box
   inside: regions.Box
-  own: np.ndarray
-  asked: np.ndarray
+  hole: np.ndarray
+  hidden: np.ndarray
   ring: int
 
 
 def jobs(
   mask: np.ndarray, size: int, reach: float, strategy: str, blend: str
 ) -> list[Job]:
-  """Returns what there is to do.
+  """Plans how to fill the holes of a mask.
 
   Args:
-    mask: bool, true = hole.
-    size: side of the squares that the network takes, in pixels.
-    reach: share of the side, in the centre, that the network paints.
+    mask: bool `[H, W]`, true = hole.
+    size: side of the network's input, in pixels.
+    reach: share of the side, in the centre, that the network generates.
     strategy: one of `STRATEGIES`.
-    blend: see `blending.blend`.
+    blend: one of `blending.BLENDS`.
   Raises:
-    ValueError: the network does not paint whole pictures.
+    ValueError: strategy "whole" with a network that generates only the centre.
   """
   if strategy != "whole":
-    near = max(1, size // 8)
     return [
-      _of_hole(pixels, mask, size, reach, strategy, blend)
-      for pixels in regions.holes(mask, near)
+      _job(pixels, mask, size, reach, strategy, blend)
+      for pixels in regions.holes(mask, max(1, size // 8))
     ]
   if reach < 1:
     raise ValueError(
-      "this network paints the centre of a square alone; take the strategy crops."
+      "this network generates only the centre of a square; use the strategy crops."
     )
   box = regions.Box(0, 0, *mask.shape)
   ring = _ring(box.longest / size, np.count_nonzero(mask) / box.longest, blend)
   return [Job("crops", box, box, mask, pictures.grown(mask, ring), ring)]
 
 
-def _of_hole(
-  pixels: np.ndarray, mask: np.ndarray, size: int, reach: float, strategy: str, blend
+def _job(
+  pixels: np.ndarray,
+  mask: np.ndarray,
+  size: int,
+  reach: float,
+  strategy: str,
+  blend: str,
 ) -> Job:
-  """Returns what there is to do about (rows, columns), int `[2, N]`."""
-  box = regions.box_of(pixels)
+  """Returns the job of one hole, given as (rows, columns), int `[2, N]`."""
+  bounds = regions.box_of(pixels)
   if strategy == "auto":
-    strategy = _choose(box, pixels.shape[1], size)
-  scale = 2 * box.longest / size if strategy == "crops" else 1
-  ring = _ring(scale, pixels.shape[1] / box.longest, blend)
-  wanted = box.enlarged(ring).within(*mask.shape)
+    strategy = _choose(bounds, pixels.shape[1], size)
+  scale = 2 * bounds.longest / size if strategy == "crops" else 1
+  ring = _ring(scale, pixels.shape[1] / bounds.longest, blend)
+  wanted = bounds.enlarged(ring).within(*mask.shape)
   if strategy == "crops":
-    # Two pixels off the border of what it paints: scaling looks at neighbours.
+    # A margin of two pixels within the generated part, since scaling uses neighbours.
     share = reach - 4 / size if reach < 1 else None
-    shown = regions.around(wanted, size, mask.shape, share)
+    box = regions.around(wanted, size, mask.shape, share)
   else:
-    shown = wanted.enlarged(size).within(*mask.shape)
-  inside = shown.within(*mask.shape)
-  own = np.zeros((inside.height, inside.width), bool)
-  own[pixels[0] - inside.top, pixels[1] - inside.left] = True
-  hidden = regions.cut(mask, inside) | pictures.grown(own, ring)
-  asked = regions.cut(hidden, shown.seen_from(inside))
-  return Job(strategy, shown, inside, own, asked, ring)
+    box = wanted.enlarged(size).within(*mask.shape)
+  inside = box.within(*mask.shape)
+  hole = np.zeros((inside.height, inside.width), bool)
+  hole[pixels[0] - inside.top, pixels[1] - inside.left] = True
+  hidden = regions.cut(mask, inside) | pictures.grown(hole, ring)
+  hidden = regions.cut(hidden, box.relative_to(inside))
+  return Job(strategy, box, inside, hole, hidden, ring)
 
 
 def _choose(box: regions.Box, pixels: int, size: int) -> str:
-  """Returns the strategy for a hole of so many pixels in a box.
+  """Returns the strategy for a hole of `pixels` pixels with the bounding box `box`.
 
-  Scaled down by more than two, a hole that fills little of its box would lose detail
-  that tiles, which see enough around it, can keep.
+  A large hole that fills little of its box has enough context in tiles, which preserve
+  detail that scaling by more than two would lose.
   """
   large = box.longest > size
   thin = pixels < 0.25 * box.height * box.width or min(box.height, box.width) < size / 2
@@ -98,14 +102,14 @@ def _choose(box: regions.Box, pixels: int, size: int) -> str:
 
 
 def _ring(scale: float, thickness: float, blend: str) -> int:
-  """Returns how far around a hole it is painted.
+  """Returns the width of the generated ring around a hole, in pixels.
 
-  A thin hole gets a ring that is no thicker: it may not hide more than the hole does.
+  The ring hides known pixels from the network, so at a thin hole it is thin too.
 
   Args:
-    scale: pixels of the picture to one of the network's.
-    thickness: of the hole, in pixels.
-    blend: see `blending.blend`.
+    scale: pixels of the picture per pixel of the network.
+    thickness: thickness of the hole, in pixels.
+    blend: one of `blending.BLENDS`.
   """
   if blend == "none":
     return 0

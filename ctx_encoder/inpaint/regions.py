@@ -1,6 +1,6 @@
-"""Which part of a picture a network is shown: boxes, and how they are cut and scaled.
+"""Boxes in a picture, and how they are cropped and scaled for the network.
 
-Nothing here sees what lies under a hole: hidden pixels count as zero with weight zero.
+Hidden pixels have weight zero, so results do not depend on them.
 """
 
 import math
@@ -12,7 +12,7 @@ from scipy import ndimage
 
 
 class Box(NamedTuple):
-  """A rectangle of pixels; it may reach beyond the picture, which is mirrored there."""
+  """A rectangle of pixels; beyond the picture's edge it contains mirrored pixels."""
 
   top: int
   left: int
@@ -24,41 +24,40 @@ class Box(NamedTuple):
     return max(self.height, self.width)
 
   def enlarged(self, margin: int) -> "Box":
-    """Returns the box with a margin all around."""
+    """Returns the box with a margin on all sides."""
     top, left, height, width = self
     return Box(top - margin, left - margin, height + 2 * margin, width + 2 * margin)
 
   def within(self, height: int, width: int) -> "Box":
-    """Returns what of it lies within a picture of that size."""
+    """Returns the intersection with a picture of that size."""
     top, left = max(self.top, 0), max(self.left, 0)
     bottom = min(self.top + self.height, height)
     right = min(self.left + self.width, width)
     return Box(top, left, bottom - top, right - left)
 
-  def seen_from(self, other: "Box") -> "Box":
-    """Returns the same box, places being counted from another one's corner."""
+  def relative_to(self, other: "Box") -> "Box":
+    """Returns the box in coordinates whose origin is the corner of another box."""
     return self._replace(top=self.top - other.top, left=self.left - other.left)
 
 
-def holes(mask: np.ndarray, reach: int) -> list[np.ndarray]:
-  """Splits a mask into holes that are completed one by one.
+def holes(mask: np.ndarray, cell: int) -> list[np.ndarray]:
+  """Splits a mask into holes that are completed separately.
 
-  Parts that are less than about `reach` pixels apart are one hole: the strokes of a
-  scribble, the letters of a word.
+  The mask is divided into cells; connected cells with hidden pixels are one hole. So
+  parts less than about `cell` pixels apart, such as the letters of a word, are one.
 
   Args:
     mask: bool `[H, W]`, true = hole.
-    reach: side of the cells of which neighbours belong together, in pixels.
+    cell: side of a cell, in pixels.
   Returns:
-    Of every hole (rows, columns) of its pixels, int `[2, N]`, in the order of their
-    topmost cells.
+    (rows, columns) of each hole's pixels, int `[2, N]`, ordered by their topmost cells.
   """
   height, width = mask.shape
   rows, columns = np.nonzero(mask)
-  cells = np.zeros((-(-height // reach), -(-width // reach)), bool)
-  cells[rows // reach, columns // reach] = True
+  cells = np.zeros((-(-height // cell), -(-width // cell)), bool)
+  cells[rows // cell, columns // cell] = True
   labels, count = ndimage.label(cells, np.ones((3, 3), int))
-  of_pixel = labels[rows // reach, columns // reach]
+  of_pixel = labels[rows // cell, columns // cell]
   order = np.argsort(of_pixel, kind="stable")
   ends = np.cumsum(np.bincount(of_pixel, minlength=count + 1))[1:]
   pixels = np.stack([rows[order], columns[order]])
@@ -75,17 +74,17 @@ def box_of(pixels: np.ndarray) -> Box:
 def around(
   box: Box, least: int, shape: tuple[int, int], share: float | None = None
 ) -> Box:
-  """Returns a square with room for as much context as hole on either axis.
+  """Returns a square around a box with as much context as box on either axis.
 
-  Its side is the larger of `least` and twice the box. It is moved into the picture, and
-  where it is too large for that it is the rectangle that the picture leaves of it.
+  Its side is twice the box's longer side, at least `least`. It is moved to lie within
+  the picture, and cropped to the picture if it is larger.
 
   Args:
-    box: what it is to contain.
-    least: the least side, in pixels.
+    box: the box to contain.
+    least: smallest side of the square, in pixels.
     shape: (height, width) of the picture.
-    share: the box stays in the centre and takes at most this share of either side,
-      however far that reaches beyond the picture.
+    share: if given, the box is centred and takes at most this share of either side,
+      even if the result reaches beyond the picture.
   """
   if share is None:
     side = max(least, 2 * box.longest)
@@ -104,24 +103,25 @@ def around(
 
 
 def cut(array: np.ndarray, box: Box) -> np.ndarray:
-  """Returns the part of `[H, W, ...]` in a box, mirrored where it reaches beyond."""
+  """Crops `[H, W, ...]` to a box, mirrored at the edges."""
   rows = _mirrored(box.top, box.height, array.shape[0])
   columns = _mirrored(box.left, box.width, array.shape[1])
   return array[rows[:, None], columns]
 
 
 def _mirrored(start: int, length: int, size: int) -> np.ndarray:
-  places = np.arange(start, start + length) % (2 * size)
-  return np.minimum(places, 2 * size - 1 - places)
+  """Returns indices into an axis of `size` pixels, mirrored at its ends."""
+  indices = np.arange(start, start + length) % (2 * size)
+  return np.minimum(indices, 2 * size - 1 - indices)
 
 
-def shrunk(
+def to_network(
   image: np.ndarray, hole: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Scales a part of a picture to what the network takes.
+  """Scales a crop to the network's size.
 
-  Every pixel is the average of the known pixels alone under the filter (a normalised
-  convolution), and a hole where these are less than half of it.
+  Each pixel is the filter's average over known pixels only (a normalised convolution).
+  It is a hole if known pixels have less than half of the filter's weight.
 
   Args:
     image: uint8 `[H, W, 3]`.
@@ -143,14 +143,14 @@ def shrunk(
 
 
 def _scaled(plane: np.ndarray, size: int) -> np.ndarray:
-  # The triangle filter grows with the reduction, hence antialiases, and has no negative
-  # lobes, with which an average of few known pixels could leave their range.
+  # Pillow's triangle filter widens with the reduction, so it antialiases. It has no
+  # negative lobes, which could move an average of few pixels out of their range.
   filter = Image.Resampling.BILINEAR
   return np.asarray(Image.fromarray(plane).resize((size, size), filter))
 
 
-def enlarged(image: np.ndarray, height: int, width: int) -> np.ndarray:
-  """Scales uint8 `[S, S, 3]` to `[height, width, 3]`."""
+def from_network(image: np.ndarray, height: int, width: int) -> np.ndarray:
+  """Scales the network's output, uint8 `[S, S, 3]`, to `[height, width, 3]`."""
   if image.shape[:2] == (height, width):
     return image
   filter = Image.Resampling.BICUBIC

@@ -1,4 +1,4 @@
-"""Completing a large hole at full resolution, from its border inwards."""
+"""Fills a large hole at full resolution with tiles, from its border inwards."""
 
 from collections.abc import Callable
 
@@ -6,31 +6,32 @@ import numpy as np
 
 from ctx_encoder.inpaint.regions import Box, cut
 
-# Of what is known, the network should see at least as much as it has to paint.
-_MOST_HIDDEN = 0.5
+_MAX_HIDDEN = 0.5  # share of hidden pixels in a tile
 
-Paint = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Network = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def paint(
-  image: np.ndarray, hole: np.ndarray, network: Paint, size: int, reach: float
+  image: np.ndarray, hole: np.ndarray, network: Network, size: int, reach: float
 ) -> np.ndarray:
-  """Returns an image whose hole is painted by overlapping tiles.
+  """Fills a hole with overlapping tiles.
 
-  In rounds: the tiles that hide no more than half of their pixels are completed, where
-  they overlap their mean is taken, with weights that fall from a tile's centre to its
-  border, and what was painted counts as known from then on. Where all tiles hide more,
-  those that hide least go first.
+  Works in rounds. Each round completes the tiles in which at most half of the pixels
+  are hidden or, if there are none, those with the fewest hidden pixels. Overlapping
+  tiles are averaged with weights that fall from a tile's centre to its border. The
+  filled pixels are known in later rounds.
 
   Args:
     image: uint8 `[H, W, 3]`.
     hole: bool `[H, W]`, with at least one known pixel.
     network: uint8 `[N, S, S, 3]` and bool `[N, S, S]` to completed uint8 images.
     size: S, the side of a tile.
-    reach: the share of a tile's side, in its centre, that the network paints.
+    reach: share of a tile's side, in its centre, that the network generates.
+  Returns:
+    uint8 `[H, W, 3]`.
   """
   height, width = hole.shape
-  margin = round(size * (1 - reach) / 2)  # so that all pixels come into reach of a tile
+  margin = round(size * (1 - reach) / 2)  # puts every pixel within reach of a tile
   frame = Box(0, 0, max(height, size), max(width, size)).enlarged(margin)
   image, hidden = cut(image, frame), cut(hole, frame)
   image[hidden] = 0
@@ -42,23 +43,23 @@ def paint(
     for left in _starts(frame.width, size, stride)
   ]
   while True:
-    # A tile counts where it has something to paint within the network's reach.
+    # Keep tiles with hidden pixels within the network's reach.
     holes = {place: hidden[_slices(place, size)] for place in places}
     shares = {
       place: tile.mean() for place, tile in holes.items() if (tile & (window > 0)).any()
     }
     if not shares:
       break
-    most = max(_MOST_HIDDEN, min(shares.values()))
+    most = max(_MAX_HIDDEN, min(shares.values()))
     places = list(shares)
     chosen = [place for place, share in shares.items() if share <= most]
-    painted = network(
+    completed = network(
       np.stack([image[_slices(place, size)] for place in chosen]),
       np.stack([holes[place] for place in chosen]),
     )
     sums = np.zeros(image.shape, np.float32)
     weights = np.zeros((*hidden.shape, 1), np.float32)
-    for place, tile in zip(chosen, painted, strict=True):
+    for place, tile in zip(chosen, completed, strict=True):
       weight = (window * holes[place])[..., None]
       sums[_slices(place, size)] += weight * tile
       weights[_slices(place, size)] += weight
@@ -74,12 +75,12 @@ def _slices(place: tuple[int, int], size: int) -> tuple[slice, slice]:
 
 
 def _starts(length: int, size: int, stride: int) -> list[int]:
-  """Returns where tiles begin, so that the last one ends at the end."""
+  """Returns the first pixels of tiles; the last tile ends at `length`."""
   return [*range(0, length - size, stride), length - size]
 
 
 def _window(size: int, reach: float) -> np.ndarray:
-  """Returns `[size, size]`: 0 outside the reach, and a pyramid within."""
+  """Returns weights `[size, size]`: a pyramid within the reach, 0 outside."""
   half = round(size * reach / 2)
   rise = np.arange(1, half + 1)
   line = np.concatenate([rise, rise[::-1]]).astype(np.float32)

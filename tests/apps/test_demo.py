@@ -1,7 +1,8 @@
-"""The demo's HTTP API and its command: answers, limits, the queue, many at once."""
+"""HTTP API and command of the demo: responses, limits, queue, concurrent clients."""
 
 import asyncio
 import concurrent.futures
+import itertools
 import os
 import pathlib
 import re
@@ -19,6 +20,7 @@ import httpx2
 import numpy as np
 import pytest
 import serving
+import tiny
 from serving import form, hole, picture, pixels, png
 from starlette.testclient import TestClient
 
@@ -40,7 +42,7 @@ def client():
 
 
 def problem(response, status):
-  """Returns the one line that an answer says."""
+  """Checks that a response is one line of JSON; returns the line."""
   assert response.status_code == status, response.text
   assert response.headers["content-type"] == "application/json"
   (line,) = response.json().values()
@@ -48,10 +50,10 @@ def problem(response, status):
   return line
 
 
-# What it gives
+# Responses
 
 
-def test_a_picture_comes_back_completed(client):
+def test_a_picture_is_completed(client):
   response = client.post("/api/inpaint", files=form())
   assert response.status_code == 200
   assert response.headers["content-type"] == "image/png"
@@ -64,15 +66,13 @@ def test_a_picture_comes_back_completed(client):
   assert timing == ["wait", "decode", "complete", "encode"]
 
 
-@pytest.mark.parametrize("blend", BLENDS)
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_choices_are_those_of_the_inpainter(client, strategy, blend):
-  data = {"strategy": strategy, "blend": blend, "seed": "3"}
-  response = client.post("/api/inpaint", files=form(), data=data)
-  expected = serving.inpainter()(
-    picture(), hole(), strategy=strategy, blend=blend, seed=3
-  )
-  np.testing.assert_array_equal(pixels(response.content), expected)
+def test_choices_reach_the_inpainter(client):
+  for strategy, blend in itertools.product(STRATEGIES, BLENDS):
+    choices = {"strategy": strategy, "blend": blend}
+    data = choices | {"seed": "3"}
+    response = client.post("/api/inpaint", files=form(), data=data)
+    expected = serving.inpainter()(picture(), hole(), **choices, seed=3)
+    np.testing.assert_array_equal(pixels(response.content), expected, str(choices))
 
 
 def test_the_seed_reaches_the_network():
@@ -111,31 +111,31 @@ def test_examples(client):
   assert "'dog'" in problem(client.get("/api/examples/dog"), 404)
 
 
-@pytest.mark.parametrize("kind", holes.KINDS)
-def test_ready_made_holes(client, kind):
-  query = {"kind": kind, "width": 90, "height": 60}
-  drawn = [
-    pixels(client.get("/api/mask", params=query | {"seed": seed}).content)
-    for seed in (0, 0, 1)
-  ]
-  assert drawn[0].shape == (60, 90)
-  assert drawn[0].dtype == bool
-  assert 0.02 < drawn[0].mean() < 0.5
-  np.testing.assert_array_equal(drawn[0], drawn[1])
-  assert np.array_equal(drawn[0], drawn[2]) == (kind == "center")
-  if kind == "center":
-    assert drawn[0][15:45, 23:67].all()
-    assert drawn[0].sum() <= 30 * 46
+def test_ready_made_holes(client):
+  for kind in holes.KINDS:
+    query = {"kind": kind, "width": 90, "height": 60}
+    drawn = [
+      pixels(client.get("/api/mask", params=query | {"seed": seed}).content)
+      for seed in (0, 0, 1)
+    ]
+    assert drawn[0].shape == (60, 90)
+    assert drawn[0].dtype == bool
+    assert 0.02 < drawn[0].mean() < 0.5, kind
+    np.testing.assert_array_equal(drawn[0], drawn[1], kind)
+    assert np.array_equal(drawn[0], drawn[2]) == (kind == "center"), kind
+    if kind == "center":
+      assert drawn[0][15:45, 23:67].all()
+      assert drawn[0].sum() <= 30 * 46
 
 
-def test_ready_made_holes_within_the_limits(client):
+def test_ready_made_holes_have_limits(client):
   query = {"kind": "center", "width": 60_000, "height": 60_000}
   assert "10,000 pixels" in problem(client.get("/api/mask", params=query), 422)
   assert "width" in problem(client.get("/api/mask", params=query | {"width": 0}), 422)
   assert "kind" in problem(client.get("/api/mask", params=query | {"kind": "x"}), 422)
 
 
-def test_the_schema_is_what_there_is(client):
+def test_the_schema_describes_the_api(client):
   schema = client.get("/openapi.json").json()
   assert schema["openapi"].startswith("3.")
   assert set(schema["paths"]) == {
@@ -166,11 +166,11 @@ def test_the_page_and_its_headers(client):
   problem(client.post("/"), 405)
 
 
-# What it refuses
+# Errors
 
 
 def bomb(width, height):
-  """Returns a PNG of a few bytes whose header announces a lot."""
+  """Returns a PNG of a few bytes whose header announces many pixels."""
 
   def chunk(kind, data):
     body = kind + data
@@ -183,9 +183,8 @@ def bomb(width, height):
   )
 
 
-@pytest.mark.parametrize(
-  ("image", "mask", "said"),
-  [
+def test_unusable_pictures(client):
+  for image, mask, line in (
     (b"nonsense", None, "image: not a picture"),
     (b"", None, "image: empty file"),
     (None, b"nonsense", "mask: not a picture"),
@@ -194,31 +193,27 @@ def bomb(width, height):
     (bomb(99, 150), None, "image: 99x150 pixels, above max_pixels"),
     (bomb(201, 20), None, "image: 201x20 pixels, a side above 200"),
     (None, bomb(60_000, 60_000), "mask: 60000x60000 pixels"),
-    (None, png(hole(24, 41)), "of one size"),
+    (None, png(hole(24, 41)), "the same size"),
     (None, png(np.zeros((24, 40), bool)), "no hole"),
     (None, png(np.ones((24, 40), bool)), "hides everything"),
-  ],
-)
-def test_pictures_that_do_not_serve(client, image, mask, said):
-  assert said in problem(client.post("/api/inpaint", files=form(image, mask)), 400)
+  ):
+    response = client.post("/api/inpaint", files=form(image, mask))
+    assert line in problem(response, 400)
 
 
-@pytest.mark.parametrize(
-  ("fields", "status", "said"),
-  [
+def test_invalid_fields(client):
+  for fields, status, line in (
     ({"strategy": "magic"}, 400, "magic"),
     ({"blend": "magic"}, 400, "magic"),
     ({"seed": "x"}, 422, "seed: "),
     ({"seed": "-1"}, 422, "seed: "),
     ({"seed": str(2**40)}, 422, "seed: "),
-  ],
-)
-def test_fields_that_do_not_serve(client, fields, status, said):
-  response = client.post("/api/inpaint", files=form(), data=fields)
-  assert said in problem(response, status)
+  ):
+    response = client.post("/api/inpaint", files=form(), data=fields)
+    assert line in problem(response, status)
 
 
-def test_requests_that_do_not_serve(client):
+def test_malformed_requests(client):
   assert "image: Field required; mask" in problem(client.post("/api/inpaint"), 422)
   only = {"image": form()["image"]}
   assert "mask: " in problem(client.post("/api/inpaint", files=only), 422)
@@ -237,7 +232,7 @@ def test_requests_that_do_not_serve(client):
     problem(response, response.status_code)
 
 
-def test_uploads_that_are_too_large():
+def test_uploads_above_the_limit():
   limits = demo.Limits(bytes=50_000)
   files = form(picture(200, 200).tobytes())
   asked = []
@@ -249,12 +244,12 @@ def test_uploads_that_are_too_large():
       yield bytes(10_000)
 
   with serving.running(demo.make_app(serving.inpainter(), limits)) as url:
-    said = "The upload is larger than 0.05 MB."
-    assert problem(httpx2.post(f"{url}api/inpaint", files=files), 413) == said
+    line = "The upload is larger than 0.05 MB."
+    assert problem(httpx2.post(f"{url}api/inpaint", files=files), 413) == line
     head = {"content-type": "multipart/form-data; boundary=x"}
     response = httpx2.post(f"{url}api/inpaint", content=pieces(), headers=head)
-    assert problem(response, 413) == said
-    # By what it announces it is refused before anything of it has come.
+    assert problem(response, 413) == line
+    # The announced length is enough to refuse it, before its body arrives.
     with socket.create_connection(("127.0.0.1", int(url.split(":")[2][:-1]))) as raw:
       raw.sendall(
         b"POST /api/inpaint HTTP/1.1\r\nHost: a\r\nContent-Length: 999999\r\n"
@@ -264,7 +259,7 @@ def test_uploads_that_are_too_large():
       assert raw.recv(1000).startswith(b"HTTP/1.1 413 ")
 
 
-def test_a_failure_is_told_and_survived():
+def test_the_server_survives_a_failure():
   failing = [True]
 
   def paint(images, masks, keys):
@@ -279,10 +274,10 @@ def test_a_failure_is_told_and_survived():
   assert client.post("/api/inpaint", files=form()).status_code == 200
 
 
-# One at a time
+# Queue
 
 
-def test_turns_come_in_order_and_end():
+def test_jobs_run_one_by_one_in_order():
   async def scenario():
     turns, order, inside = Turns(2), [], 0
 
@@ -307,12 +302,12 @@ def test_turns_come_in_order_and_end():
   asyncio.run(scenario())
 
 
-def test_who_finds_the_queue_full_is_told_when_to_come_back():
+def test_a_full_queue_refuses_with_a_time_to_retry():
   begun, go_on, at_work = threading.Event(), threading.Event(), []
 
   def paint(images, masks, keys):
     at_work.append(1)
-    assert len(at_work) == 1  # no other is at work
+    assert len(at_work) == 1  # one at a time
     begun.set()
     assert go_on.wait(60)
     at_work.pop()
@@ -331,7 +326,7 @@ def test_who_finds_the_queue_full_is_told_when_to_come_back():
     first = pool.submit(post)
     assert begun.wait(60)
     waiting = [pool.submit(post) for _ in range(2)]
-    # These may come before those two, and wait in their places.
+    # These may arrive before those two and take their places.
     while (refused := impatient(client)).status_code != 503:
       pass
     go_on.set()
@@ -339,20 +334,20 @@ def test_who_finds_the_queue_full_is_told_when_to_come_back():
     assert int(refused.headers["retry-after"]) >= 1
     assert first.result().status_code == 200
     assert {one.result().status_code for one in waiting} <= {200, 503}
-    # Who gave up is left out, and all places are free again.
+    # Requests whose client has gone are dropped, which frees their places.
     while post().status_code == 503:
       pass
 
 
 def impatient(client):
-  """Asks, and does not wait for a turn."""
+  """Posts without waiting for a turn."""
   try:
     return client.post("/api/inpaint", files=form(), timeout=0.5)
   except httpx2.TimeoutException:
     return httpx2.Response(0)
 
 
-def test_sixteen_clients_at_once():
+def test_sixteen_concurrent_clients():
   expected = {}
   with (
     serving.running(demo.make_app(serving.inpainter())) as url,
@@ -364,45 +359,42 @@ def test_sixteen_clients_at_once():
       mask = hole(40 + number, 60)
       expected[number] = serving.inpainter()(image, mask)
       if number % 4 == 3:
-        image = image[1:]  # some are in error, which is nothing to the others
+        image = image[1:]  # errors do not affect other requests
       files = form(png(image), png(mask))
       return httpx2.post(f"{url}api/inpaint", files=files, timeout=60)
 
     answers = list(pool.map(ask, range(16)))
   for number, answer in enumerate(answers):
     if number % 4 == 3:
-      assert "of one size" in problem(answer, 400)
+      assert "the same size" in problem(answer, 400)
     else:
       np.testing.assert_array_equal(pixels(answer.content), expected[number])
 
 
-# The command
+# Command
 
 
 def run(*arguments):
-  # The cache of all tests stays the one in use.
+  # Keeps the compilation cache of the tests.
   with mock.patch.object(xla, "cache_in"):
     return cli.main(["demo", "--no-browser", *map(str, arguments)])
 
 
-@pytest.mark.parametrize(
-  ("arguments", "said"),
-  [
+def test_bad_arguments_are_one_line(capsys):
+  for arguments, message in (
     (["--port", "70000"], "--port must be within [0, 65535], not 70000."),
     (["--max-pixels", "0"], "--max-pixels must be within [1, "),
     (["--max-megabytes", "-1"], "--max-megabytes must be within [1, "),
     (["--host", "no.such.host.invalid"], "There is no host 'no.such.host.invalid'"),
     (["--port", "0", "--workdir", "nowhere"], "There is no checkpoint in "),
-  ],
-)
-def test_bad_arguments_are_one_line(arguments, said, capsys):
-  assert run(*arguments) == 1
-  error = capsys.readouterr().err.strip()
-  assert error.startswith(f"ctx-encoder demo: {said}")
-  assert "\n" not in error
+  ):
+    assert run(*arguments) == 1
+    error = capsys.readouterr().err.strip()
+    assert error.startswith(f"ctx-encoder demo: {message}")
+    assert "\n" not in error
 
 
-def test_a_port_that_is_in_use(capsys):
+def test_a_port_in_use(capsys):
   with demo.bind("127.0.0.1", 0) as bound:
     port = bound.getsockname()[1]
     assert run("--port", port, "--workdir", "nowhere") == 1
@@ -410,7 +402,7 @@ def test_a_port_that_is_in_use(capsys):
   assert error == (
     f"ctx-encoder demo: Port {port} of 127.0.0.1 is in use; name another with --port."
   )
-  with demo.bind("127.0.0.1", port):  # it is free again at once
+  with demo.bind("127.0.0.1", port):  # free again at once
     pass
 
 
@@ -422,7 +414,7 @@ def test_addresses_for_the_browser():
 
 
 @pytest.mark.parametrize("answer", ["y", "n", ""])
-def test_training_is_offered(answer, tmp_path, monkeypatch, capsys):
+def test_the_command_offers_to_train(answer, tmp_path, monkeypatch, capsys):
   trained = []
 
   def train(arguments, check):
@@ -433,42 +425,22 @@ def test_training_is_offered(answer, tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
   monkeypatch.setattr("builtins.input", lambda question: answer)
   monkeypatch.setattr(command.subprocess, "run", train)
-  assert run("--port", 0, "--workdir", tmp_path / "run") == 1  # there is still none
+  assert run("--port", 0, "--workdir", tmp_path / "run") == 1  # no network was trained
   assert "python launch.py --config=" in capsys.readouterr().err
   expected = [f"--config={ROOT}/configs/quickstart.py", f"--workdir={tmp_path}/run"]
   assert [one[2:] for one in trained] == ([expected] if answer == "y" else [])
   assert all(pathlib.Path(one[1]) == ROOT / "launch.py" for one in trained)
 
 
-_START = """
-import sys
-sys.path[:0] = {paths}
-import pytest, tiny
-from ctx_encoder.apps import cli
-from ctx_encoder.evaluation import figures
-from ctx_encoder.training import assembly as build, run as trainer
-
-def generator(size, *, output_size, bottleneck, noise_dim, settings):
-  return tiny.generator(noise_dim)
-
-with pytest.MonkeyPatch.context() as patch:
-  patch.setitem(build.GENERATORS, "photos", generator)
-  patch.setattr(build, "discriminator", lambda config: tiny.MosaicJudge())
-  patch.setattr(figures, "curves", lambda *args, **kwargs: None)
-  config = tiny.config(data__path={folder!r}, num_steps=2)
-  trainer.train(config, {workdir!r}, say=lambda line: None)
-  sys.exit(cli.main(["demo", "--no-browser", "--port", "0", "--workdir", {workdir!r}]))
-"""
-
-
-def test_the_command_serves_a_trained_network(photographs, tmp_path):
-  paths, workdir = [str(ROOT), str(ROOT / "tests")], str(tmp_path / "run")
-  code = _START.format(paths=paths, folder=str(photographs), workdir=workdir)
+def test_the_command_serves_a_run(tmp_path):
+  workdir = tiny.untrained_run(tmp_path / "run", 5, model__width=1 / 16)
+  command = [sys.executable, "-m", "ctx_encoder.apps.cli", "demo", "--no-browser"]
   process = subprocess.Popen(
-    [sys.executable, "-c", code],
+    [*command, "--port", "0", "--workdir", str(workdir)],
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
+    cwd=ROOT,
     env=os.environ | {"PYTHONUNBUFFERED": "1"},
   )
   try:
@@ -494,6 +466,6 @@ def test_the_command_serves_a_trained_network(photographs, tmp_path):
 def test_the_page_links_to_what_is_installed():
   packaged = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
   assert packaged["package-data"] == {"ctx_encoder.apps.demo": ["page/*"]}
-  page = ROOT / "ctx_encoder/demo/page"
+  page = ROOT / "ctx_encoder/apps/demo/page"
   linked = re.findall(r'(?:src|href)="([^"]+)"', (page / "index.html").read_text())
   assert {name for name in linked if not (page / name).exists()} == {"openapi.json"}

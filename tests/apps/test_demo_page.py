@@ -1,4 +1,4 @@
-"""The demo's page in a browser: painting, filling, on a screen and on a phone."""
+"""The demo's page in a browser, on a screen and on a phone."""
 
 import contextlib
 import io
@@ -12,6 +12,8 @@ import serving
 from PIL import Image
 
 from ctx_encoder.apps import demo
+
+pytestmark = pytest.mark.slow
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 SCREEN = {"viewport": {"width": 1280, "height": 900}}
@@ -46,7 +48,7 @@ def url():
 
 @pytest.fixture(scope="module")
 def picture(tmp_path_factory):
-  """A file of a picture that is not too even, 300x200."""
+  """The file of a picture with some texture, 300x200."""
   draw = np.random.default_rng(0)
   small = Image.fromarray(draw.integers(60, 200, (4, 6, 3), np.uint8))
   path = tmp_path_factory.mktemp("picture") / "holiday.png"
@@ -56,7 +58,7 @@ def picture(tmp_path_factory):
 
 @pytest.fixture
 def visit(browser, url):
-  """Opens the page; at the end nothing may have gone wrong, or have gone elsewhere."""
+  """Opens the page; fails on errors and on requests to other servers."""
   with contextlib.ExitStack() as stack:
     asked, wrong = [], []
 
@@ -79,20 +81,20 @@ def visit(browser, url):
 
 
 def load(page, path):
-  """Opens a picture of 300x200 pixels, to be filled without blending."""
+  """Opens a picture of 300x200 pixels, and turns off blending."""
   page.set_input_files("#file", path)
   page.wait_for_selector(shows(300, 200))
   page.select_option("#blend", "none")
-  page.wait_for_timeout(100)  # the canvas takes its new size
+  page.wait_for_timeout(100)  # until the canvas has its new size
 
 
 def shows(width, height):
-  """Returns a selector of what tells the size of the picture."""
+  """Returns a selector for the displayed size of the picture."""
   return f"#size:text-is('{width} \N{MULTIPLICATION SIGN} {height}')"
 
 
 def at(page, x, y):
-  """Returns where on the page a point of the picture is, given in shares of it."""
+  """Returns a point of the picture, given in shares of its size, on the page."""
   box = page.locator("#canvas").bounding_box()
   return box["x"] + x * box["width"], box["y"] + y * box["height"]
 
@@ -137,7 +139,7 @@ def changed(completed, path):
 
 
 def stroke(radius, *points, width=300, height=200):
-  """Returns the pixels within `radius` of a line through points, in shares."""
+  """Returns the pixels within `radius` of a line through points in shares."""
   y, x = np.mgrid[:height, :width] + 0.5
   near = np.zeros((height, width), bool)
   for (ax, ay), (bx, by) in itertools.pairwise(points):
@@ -156,9 +158,7 @@ def radius(page):
 @pytest.mark.parametrize(
   ("name", "device", "draw"), [("screen", SCREEN, paint), ("phone", PHONE, touch)]
 )
-def test_a_stroke_is_filled_and_nothing_else(
-  visit, picture, tmp_path, name, device, draw
-):
+def test_only_the_stroke_is_filled(visit, picture, tmp_path, name, device, draw):
   page = visit(**device)
   load(page, picture)
   assert page.locator("#start").is_disabled()
@@ -169,7 +169,7 @@ def test_a_stroke_is_filled_and_nothing_else(
   assert hole[inner].all()
   assert not hole[~outer].any()
   assert "to fill" in page.inner_text("#time")
-  # Both pictures lie in frames of the same size: beside each other, or one above.
+  # Both frames have the same size, side by side or one above the other.
   one, other = (page.locator(i).bounding_box() for i in ("#frame", "#result"))
   assert one["width"] == pytest.approx(other["width"])
   assert one["height"] == pytest.approx(other["height"])
@@ -178,7 +178,7 @@ def test_a_stroke_is_filled_and_nothing_else(
   root = "document.documentElement"
   assert page.evaluate(f"{root}.scrollWidth - {root}.clientWidth") == 0
   shot = Image.open(io.BytesIO(page.screenshot(path=tmp_path / f"{name}.png")))
-  assert len(shot.getcolors(2**24)) > 1000  # it shows the pictures
+  assert len(shot.getcolors(2**24)) > 1000  # the pictures are visible
 
 
 def test_strategies_and_blending(visit, picture):
@@ -214,7 +214,7 @@ def test_undo_clear_and_eraser(visit, picture):
   assert not only_first[:, 130:].any()
   page.click("#clear")
   assert page.locator("#start").is_disabled()
-  page.keyboard.press("Control+z")  # the clearing is undone
+  page.keyboard.press("Control+z")  # undoes Clear
   np.testing.assert_array_equal(changed(fill(page), picture), only_first)
   page.click("#eraser")
   page.fill("#radius", "1")
@@ -240,28 +240,28 @@ def test_the_brush_has_a_size(visit, picture):
     page.click("#undo")
 
 
-@pytest.mark.parametrize("kind", ["Center", "Block", "Region", "Strokes"])
-def test_ready_made_holes(visit, picture, kind):
+def test_ready_made_holes(visit, picture):
   page = visit(**SCREEN)
-  load(page, picture)
-  paint(page, (0.02, 0.02), (0.03, 0.03))
-  with page.expect_response("**/api/mask?*"):
-    page.click(f"#holes button:text-is('{kind}')")
-  page.wait_for_timeout(300)
-  hole = changed(fill(page), picture)
-  assert 0.02 < hole.mean() < 0.5
-  if kind == "Center":
-    expected = np.zeros_like(hole)
-    expected[50:150, 75:225] = True
-    assert (hole != expected).mean() < 0.01
+  for kind in ("Center", "Block", "Region", "Strokes"):
+    load(page, picture)
+    paint(page, (0.02, 0.02), (0.03, 0.03))
+    with page.expect_response("**/api/mask?*"):
+      page.click(f"#holes button:text-is('{kind}')")
+    page.wait_for_timeout(300)
+    hole = changed(fill(page), picture)
+    assert 0.02 < hole.mean() < 0.5, kind
+    if kind == "Center":
+      expected = np.zeros_like(hole)
+      expected[50:150, 75:225] = True
+      assert (hole != expected).mean() < 0.01
 
 
-def test_a_photograph_turned_by_its_camera(visit, tmp_path):
+def test_exif_orientation(visit, tmp_path):
   upright = np.full((200, 300, 3), 90, np.uint8)
   upright[:, :150] = 170
   path = tmp_path / "turned.jpg"
   exif = Image.Exif()
-  exif[0x0112] = 6  # to be turned right by 90 degrees
+  exif[0x0112] = 6  # rotate by 90 degrees clockwise
   turned = Image.fromarray(np.ascontiguousarray(np.rot90(upright)))
   turned.save(path, exif=exif, quality=95)
   page = visit(**SCREEN)
@@ -274,7 +274,7 @@ def test_a_photograph_turned_by_its_camera(visit, tmp_path):
   assert not hole[:, :200].any()
 
 
-def test_going_on_with_the_result(visit, picture):
+def test_the_result_can_be_edited_further(visit, picture):
   page = visit(**SCREEN)
   load(page, picture)
   paint(page, (0.2, 0.5), (0.3, 0.5))
@@ -287,7 +287,7 @@ def test_going_on_with_the_result(visit, picture):
   np.testing.assert_array_equal(second[:, :150], first[:, :150])
 
 
-def test_holding_shows_the_original(visit, picture):
+def test_compare_shows_the_original(visit, picture):
   page = visit(**SCREEN)
   load(page, picture)
   paint(page, (0.2, 0.5), (0.3, 0.5))
@@ -300,7 +300,7 @@ def test_holding_shows_the_original(visit, picture):
   assert page.get_attribute("#completed", "src") == shown
 
 
-def test_examples_and_what_is_no_picture(visit, tmp_path):
+def test_examples_and_unusable_files(visit, tmp_path):
   page = visit(**SCREEN)
   page.click("#examples button[title='Example: coffee']")
   page.wait_for_selector(shows(600, 400))
@@ -313,4 +313,4 @@ def test_examples_and_what_is_no_picture(visit, tmp_path):
   Image.new("RGB", (700, 600)).save(large)
   page.set_input_files("#file", large)
   page.wait_for_selector("#status:has-text('0.4 million pixels')")
-  assert page.locator(shows(600, 400)).count() == 1  # the one before stays
+  assert page.locator(shows(600, 400)).count() == 1  # the previous picture is kept

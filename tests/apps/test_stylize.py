@@ -1,4 +1,4 @@
-"""Style transfer: its loss against NumPy, what becomes of pictures, and the command."""
+"""Style transfer: loss, optimiser, pictures, and the command."""
 
 import argparse
 import functools
@@ -13,6 +13,7 @@ from pictures import load
 from PIL import Image
 from scipy import linalg, optimize
 
+from ctx_encoder.apps import cli
 from ctx_encoder.apps.commands import stylize as command
 from ctx_encoder.apps.stylize import lbfgs, stylize
 from ctx_encoder.models.feature_nets import random_filters, vgg
@@ -51,14 +52,14 @@ def unit(images):
   return jnp.asarray(images, jnp.float32) / 255
 
 
-def judged(images, content, style, recipe=None, features=None):
-  """Returns the terms of `judge`, of pictures against uint8 contents and styles."""
+def terms_of(images, content, style, recipe=None, features=None):
+  """Returns `loss_terms` of pictures, for uint8 contents and styles."""
   recipe, features = recipe or stylize.Recipe(), features or filters()
   targets = stylize.make_targets(features, unit(content), unit(style), recipe)
-  return stylize.judge(features, images, targets, recipe)
+  return stylize.loss_terms(features, images, targets, recipe)
 
 
-class TestJudge:
+class TestLossTerms:
   @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
   @pytest.mark.parametrize("content_layers", [(), ("one",)])
   def test_values(self, dtype, content_layers):
@@ -72,7 +73,7 @@ class TestJudge:
       jnp.asarray(draw.random((2, 6, 5, 3)), jnp.float32) for _ in range(3)
     )
     targets = stylize.make_targets(features, content, style, recipe)
-    terms = stylize.judge(features, images, targets, recipe)
+    terms = stylize.loss_terms(features, images, targets, recipe)
     x, p, s = (
       {k: np.asarray(v, np.float64) for k, v in features(images).items()}
       for images in (images, content, style)
@@ -105,24 +106,24 @@ class TestJudge:
     content, style = photographs(2, 6), paintings(2, 6)
 
     def total(images):
-      return sum(judged(images, content, style, features=features).values())
+      return sum(terms_of(images, content, style, features=features).values())
 
     images = jnp.asarray(np.random.default_rng(0).random((2, 6, 6, 3)), jnp.float32)
     check_grads(total, (images,), order=1, modes=["rev"], rtol=3e-2)
     values = total(images.at[1, 0, 0, 0].set(jnp.nan))
     np.testing.assert_array_equal(np.isfinite(values), [True, False])
 
-  def test_zero_where_it_is_both(self):
-    terms = judged(unit(photographs()), photographs(), photographs())
+  def test_zero_for_equal_pictures(self):
+    terms = terms_of(unit(photographs()), photographs(), photographs())
     np.testing.assert_allclose(terms["style"], 0, atol=1e-10)
     np.testing.assert_array_equal(terms["content"], 0)
 
   def test_unknown_layer(self):
     with pytest.raises(ValueError, match=r"no layer 'a'; there are filters5/1, filt"):
-      judged(unit(photographs()), photographs(), paintings(), stylize.Recipe(("a",)))
+      terms_of(unit(photographs()), photographs(), paintings(), stylize.Recipe(("a",)))
 
 
-def test_pyramid_is_pillows_reduction():
+def test_pyramid_matches_pillow():
   images = unit(photographs())
   found = random_filters.pyramid(jax.tree_util.Partial(lambda x: {"x": x}), 3)(images)
   assert list(found) == ["x/1", "x/2", "x/4"]
@@ -137,7 +138,7 @@ def test_pyramid_is_pillows_reduction():
 
 
 class TestMatchColors:
-  def test_moments_are_the_others(self):
+  def test_moments_match(self):
     draw = np.random.default_rng(0)
     images = 0.5 + 0.1 * draw.normal(size=(2, 9, 8, 3)) @ draw.normal(size=(3, 3)) / 2
     others = 0.4 + 0.05 * draw.normal(size=(2, 7, 5, 3)) @ draw.normal(size=(3, 3)) / 2
@@ -157,7 +158,7 @@ class TestMatchColors:
       expected = (before - before.mean(0)) @ matrix + target.mean(0)
       np.testing.assert_allclose(one, expected.clip(0, 1), atol=1e-4)
 
-  def test_its_own_colours_change_nothing(self):
+  def test_own_colours_change_nothing(self):
     images = unit(photographs())
     np.testing.assert_allclose(stylize.match_colors(images, images), images, atol=1e-4)
 
@@ -175,29 +176,29 @@ def default():
 
 
 class TestStylize:
-  def test_texture_comes_and_content_stays(self):
+  def test_texture_is_transferred_and_content_kept(self):
     content, style = photographs(), paintings()
     result = default()(content, style)
     assert result.shape == content.shape
     assert result.dtype == np.uint8
     matched = stylize.match_colors(unit(content), unit(style))
-    before = judged(matched, content, style)["style"]
-    after = judged(unit(result), content, style)["style"]
+    before = terms_of(matched, content, style)["style"]
+    after = terms_of(unit(result), content, style)["style"]
     assert (after < before / 10).all()
-    # It is no painting without the photograph: the disc is still where it was.
+    # The disc of the photograph is still where it was.
     for one, photograph in zip(result, matched, strict=True):
       shown = np.corrcoef(one.mean(-1).ravel(), np.mean(photograph, -1).ravel())[0, 1]
       assert shown > 0.5
     np.testing.assert_array_equal(default()(content, style), result)
 
-  def test_one_does_not_depend_on_the_others(self):
+  def test_pictures_are_independent(self):
     content, style = photographs(3), paintings(3)
-    whole = default()(content, style).astype(int)
+    together = default()(content, style).astype(int)
     for number in range(3):
       alone = default()(content[number : number + 1], style[number : number + 1])
-      difference = np.abs(alone[0].astype(int) - whole[number])
+      difference = np.abs(alone[0].astype(int) - together[number])
       assert difference.mean() < 0.5
-      assert np.abs(whole[number - 1] - whole[number]).mean() > 10
+      assert np.abs(together[number - 1] - together[number]).mean() > 10
 
   def test_content_weight(self):
     content, style = photographs(), paintings()
@@ -213,7 +214,7 @@ class TestStylize:
     content, style = photographs(), paintings()
     smooth = stylize.make_stylize(filters(), stylize.Recipe(tv_weight=1, steps=15))
     rough, plain = (
-      judged(unit(paint(content, style)), content, style)["total_variation"]
+      terms_of(unit(paint(content, style)), content, style)["total_variation"]
       for paint in (default(), smooth)
     )
     assert (plain < 0.7 * rough).all()
@@ -235,7 +236,7 @@ class TestStylize:
     np.testing.assert_array_equal(default()(plain, plain[::-1]), plain[::-1])
     assert default()(plain, paintings()).shape == plain.shape
 
-  def test_black_and_white_pixels_move_too(self):
+  def test_black_and_white_pixels_change(self):
     halves, stripes = np.zeros((2, 1, SIDE, SIDE, 3), np.uint8)
     halves[:, :, SIDE // 2 :] = stripes[:, :, ::2] = 255
     result = default()(halves, stripes)
@@ -260,7 +261,7 @@ class TestLbfgs:
       states.append(update(states[-1]))
     return states
 
-  def test_reaches_the_minimum_and_never_rises(self):
+  def test_reaches_the_minimum_monotonically(self):
     def rosenbrock(x):
       left, right = x[:, :-1], x[:, 1:]
       return jnp.sum(100 * (right - left**2) ** 2 + (1 - left) ** 2, axis=1)
@@ -272,11 +273,11 @@ class TestLbfgs:
     np.testing.assert_array_equal(values[1], rosenbrock(x))
     np.testing.assert_allclose(states[-1].x, 1, atol=1e-2)
     found = optimize.minimize(optimize.rosen, x[0], jac=optimize.rosen_der)
-    assert found.nfev < 150  # SciPy needs as many, by and large
+    assert found.nfev < 150  # SciPy needs about as many
     alone = self.run(rosenbrock, x[:1], 20)[-1].x
     np.testing.assert_allclose(alone[0], states[20].x[0], rtol=1e-4)
 
-  def test_what_is_not_finite_is_not_gone_to(self):
+  def test_no_step_to_a_nan(self):
     def loss(x):  # NaN below 0
       return jnp.sum(x - jnp.log(x), axis=1)
 
@@ -301,11 +302,9 @@ def folders(tmp_path):
 
 def call(folders, output, *arguments):
   content, style = folders
-  parser = argparse.ArgumentParser()
-  command.add_arguments(parser)
   common = f"--content {content} --style {style} --output {output} --image-size {SIDE}"
   rest = [str(argument) for argument in ("--batch-size", 2, "--steps", 2, *arguments)]
-  return command.run(parser.parse_args([*common.split(), *rest]))
+  return cli.main(["stylize", *common.split(), *rest])
 
 
 def contents(path):
@@ -332,7 +331,7 @@ class TestCommand:
     output = tmp_path / "out"
     assert call(folders, output) == 0
     printed = capsys.readouterr().out
-    assert "3 pictures written, 0 were there, 0 images skipped" in printed
+    assert "3 pictures written, 0 existed, 0 images skipped" in printed
     assert f"--config.data.path={output}" in printed
     pictures = sorted(output.glob("*.png"))
     assert [path.name.partition("__monet")[0] for path in pictures] == [
@@ -351,7 +350,7 @@ class TestCommand:
     loaded = load(output, image_size=SIDE, loader="pillow", validation_fraction=0.0)
     assert (loaded.summary.found, loaded.summary.skipped) == (3, {})
 
-  def test_an_interrupted_call_is_finished_by_the_next(self, folders, tmp_path, capsys):
+  def test_the_next_call_completes_an_interrupted_one(self, folders, tmp_path, capsys):
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     assert call(folders, whole, "--batch-size", 1) == 0
     assert call(folders, resumed, "--batch-size", 1, "--count", 1) == 0
@@ -361,18 +360,18 @@ class TestCommand:
     (resumed / f".{missing}.new").write_bytes(b"half")
     capsys.readouterr()
     assert call(folders, resumed, "--batch-size", 1) == 0
-    assert "2 pictures written, 1 were there" in capsys.readouterr().out
+    assert "2 pictures written, 1 existed" in capsys.readouterr().out
     assert contents(resumed) == contents(whole)
     assert first.stat().st_mtime_ns == kept
     assert call(folders, resumed, "--count", 2) == 0
-    assert "0 pictures written, 2 were there" in capsys.readouterr().out
+    assert "0 pictures written, 2 existed" in capsys.readouterr().out
 
-  def test_paintings_depend_on_seed_and_name_alone(self, folders, tmp_path):
+  def test_paintings_depend_only_on_seed_and_name(self, folders, tmp_path):
     names = {}
     for seed in range(3):
       assert call(folders, tmp_path / f"{seed}", "--seed", seed, "--steps", 1) == 0
       names[seed] = set(contents(tmp_path / f"{seed}"))
-    assert len(set.union(*names.values())) > 4  # the note is one
+    assert len(set.union(*names.values())) > 4  # one is the file of settings
     (folders[0] / "photo0.png").unlink()
     assert call(folders, tmp_path / "less", "--steps", 1) == 0
     assert set(contents(tmp_path / "less")) < names[0]
@@ -391,12 +390,12 @@ class TestCommand:
       "stylize.json",
     }
 
-  def test_bad_files_are_named_and_left_out(self, folders, tmp_path, capsys):
+  def test_bad_files_are_named_and_skipped(self, folders, tmp_path, capsys):
     for path in folders:
       (path / "broken.png").write_bytes(b"not a picture")
     assert call(folders, tmp_path / "out") == 0
     streams = capsys.readouterr()
-    assert "3 pictures written, 0 were there, 2 images skipped" in streams.out
+    assert "3 pictures written, 0 existed, 2 images skipped" in streams.out
     lines = [line for line in streams.err.splitlines() if line.startswith("skipped")]
     assert sorted(lines) == sorted(
       f"skipped  {path}/broken.png: not a picture" for path in folders
@@ -411,7 +410,7 @@ class TestCommand:
       assert "not made with these settings" in capsys.readouterr().err
     (output / "notes.txt").write_text("mine")
     assert call(folders, output) == 1
-    assert "such as notes.txt: give an empty folder" in capsys.readouterr().err
+    assert "such as notes.txt: name an empty folder" in capsys.readouterr().err
     assert contents(output) == before | {"notes.txt": b"mine"}
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "a.txt").write_text("mine")
@@ -428,7 +427,7 @@ class TestCommand:
     assert note["content_layers"] == ["relu1_2"]
 
   @pytest.mark.parametrize("name", ["vgg16", "vgg19"])
-  def test_the_layers_of_a_whole_vgg_are_gatyss(self, name, monkeypatch):
+  def test_a_complete_vgg_has_the_layers_of_gatys_et_al(self, name, monkeypatch):
     whole = {}
     for convolution in vgg.VGG(int(name[3:])).convolutions:
       whole[f"{convolution.keras}/kernel"] = np.zeros(convolution.shape, "f4")
@@ -442,9 +441,8 @@ class TestCommand:
     assert recipe.style_layers == tuple(f"relu{block}_1" for block in range(1, 6))
     assert recipe.content_layers == ("relu4_2",)
 
-  @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+  def test_bad_arguments(self, folders, tmp_path, capsys):
+    for arguments, message in (
       (("--image-size", 16), "--image-size must be within"),
       (("--steps", 0), "--steps must be within"),
       (("--batch-size", 0), "--batch-size must be within"),
@@ -456,16 +454,14 @@ class TestCommand:
       (("--features", "vgg16"), "--features vgg16 needs --weights"),
       (("--weights", "a.npz"), "--weights needs --features"),
       (("--features", "vgg16", "--weights", "missing.npz"), "missing.npz"),
-    ],
-  )
-  def test_bad_arguments(self, folders, tmp_path, capsys, arguments, message):
-    assert call(folders, tmp_path / "out", *arguments) == 1
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
-    assert not (tmp_path / "out").exists()
+    ):
+      assert call(folders, tmp_path / "out", *arguments) == 1
+      error = capsys.readouterr().err
+      assert message in error
+      assert error.count("\n") == 1
+      assert not (tmp_path / "out").exists()
 
-  def test_weights_of_something_else(self, folders, tmp_path, capsys):
+  def test_weights_of_another_network(self, folders, tmp_path, capsys):
     np.savez(tmp_path / "other.npz", kernel=np.zeros((3, 3)))
     network = ("--features", "vgg19", "--weights", tmp_path / "other.npz")
     assert call(folders, tmp_path / "out", *network) == 1
@@ -485,7 +481,7 @@ class TestCommand:
     refused((content, tmp_path / "none"), tmp_path / "out", "--style")
     refused((tmp_path / "none", style), tmp_path / "out", "no such folder")
     for inside in (content, style / "new"):
-      refused(folders, inside, "nor lie in it")
+      refused(folders, inside, "or a folder inside it")
     (tmp_path / "empty").mkdir()
     refused((tmp_path / "empty", style), tmp_path / "out", "No images")
     (tmp_path / "bad").mkdir()
@@ -493,4 +489,6 @@ class TestCommand:
     refused((content, tmp_path / "bad"), tmp_path / "out", "None of the 1 images")
     refused((tmp_path / "bad", style), tmp_path / "out", "None of the 1 images")
     Image.new("RGB", (SIDE, SIDE)).save(style / "monet_aug01.png")
-    refused(folders, tmp_path / "new", "--style holds copies (monet_aug01.png)")
+    refused(
+      folders, tmp_path / "new", "--style holds augmented copies (monet_aug01.png)"
+    )

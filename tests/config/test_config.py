@@ -468,7 +468,7 @@ def test_the_command_lists_matching_fields(capsys):
   )
   assert cli.main(["config", "colour"]) == 1
   out, err = capsys.readouterr()
-  assert (out, err) == ("", "ctx-encoder config: no field has 'colour' in it.\n")
+  assert (out, err) == ("", "ctx-encoder config: no field has 'colour' in its name.\n")
 
 
 def test_the_command_has_help(capsys):

@@ -1,11 +1,11 @@
-"""Sends the demo what nobody should send, and sees whether it stays up.
+"""Sends damaged and malicious uploads to the demo, and checks that it stays up.
 
   python tests/faults/uploads.py --workdir runs/quickstart --count 500
 
 Starts `ctx-encoder demo` on a free port and posts uploads that are damaged in many
-ways, 16 at a time. Every answer has to be a picture or one line of JSON with a status
-of its own, within --patience seconds; afterwards the server has to fill a sound picture
-as it did before. Prints how often each kind of upload got which status.
+ways, 16 at a time. Every response must be a picture, or one line of JSON with an error
+status, within --patience seconds. Afterwards the server must complete an undamaged
+picture as before. Prints a table of kinds of uploads and statuses.
 """
 
 import argparse
@@ -60,10 +60,10 @@ def main() -> None:
 
 
 def attack(port: int, args: argparse.Namespace, process: subprocess.Popen) -> bool:
-  """Returns whether an answer was not as it should be."""
+  """Returns whether a response was wrong."""
   send = functools.partial(answer, port, args.patience)
-  sound = request(random.Random(0), *files(random.Random(0)))
-  before = send(sound)
+  valid = request(random.Random(0), *files(random.Random(0)))
+  before = send(valid)
   assert before.startswith(b"HTTP/1.1 200 "), before[:500]
   table: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
   wrong = []
@@ -73,7 +73,7 @@ def attack(port: int, args: argparse.Namespace, process: subprocess.Popen) -> bo
     kind = list(KINDS)[number % len(KINDS)]
     began = time.monotonic()
     response = send(KINDS[kind](draw), gone=kind == GONE)
-    return kind, judge(response, kind), time.monotonic() - began
+    return kind, check(response, kind), time.monotonic() - began
 
   with concurrent.futures.ThreadPoolExecutor(16) as pool:
     results = list(pool.map(one, range(args.count)))
@@ -82,29 +82,29 @@ def attack(port: int, args: argparse.Namespace, process: subprocess.Popen) -> bo
     if not isinstance(verdict, int) and verdict != NO_ANSWER:
       wrong.append(f"{number}, {kind}: {verdict}")
   print_table(table)
-  print(f"Longest answer: {max(seconds for *_, seconds in results):.1f} s")
-  after = send(sound)
+  print(f"Longest response time: {max(seconds for *_, seconds in results):.1f} s")
+  after = send(valid)
   same = before.partition(b"\r\n\r\n")[2] == after.partition(b"\r\n\r\n")[2]
   up = process.poll() is None
-  print(f"Up: {up}. A sound picture is completed as before: {same}.")
-  print("\n".join(wrong) or "Every answer was a picture or a clear error.")
+  print(f"Up: {up}. An undamaged picture is completed as before: {same}.")
+  print("\n".join(wrong) or "Every response was a picture or a clear error.")
   return bool(wrong) or not (same and up)
 
 
 GONE, NO_ANSWER = "client gone", "none"
 
 
-def judge(response: bytes, kind: str) -> int | str:
-  """Returns an answer's status, or what is wrong with it."""
+def check(response: bytes, kind: str) -> int | str:
+  """Returns a response's status, or what is wrong with it."""
   head, _, body = response.partition(b"\r\n\r\n")
   if not response and kind == GONE:
-    return NO_ANSWER  # there was nobody to answer
+    return NO_ANSWER  # the client has gone
   match = re.match(rb"HTTP/1\.1 (\d+) ", head)
   if not match:
     return f"no answer: {response[:80]!r}"
   status = int(match[1])
   if length := re.search(rb"content-length: (\d+)", head):
-    body = body[: int(length[1])]  # what comes after it answers a rest of the request
+    body = body[: int(length[1])]  # the rest answers a second request
   if status not in STATUS:
     return f"status {status}: {body[:80]!r}"
   try:
@@ -112,7 +112,7 @@ def judge(response: bytes, kind: str) -> int | str:
       with Image.open(io.BytesIO(body)) as image:
         image.load()
       return status
-    if b"text/plain" in head:  # not even HTTP: uvicorn itself answers
+    if b"text/plain" in head:  # not HTTP: the response of uvicorn
       return status if body == b"Invalid HTTP request received." else repr(body[:80])
     (line,) = json.loads(body).values()
     return status if line and "\n" not in line else f"status {status}: {line!r}"
@@ -121,7 +121,7 @@ def judge(response: bytes, kind: str) -> int | str:
 
 
 def answer(port: int, patience: float, data: bytes, gone: bool = False) -> bytes:
-  """Sends bytes, and is gone or waits; returns all that comes back."""
+  """Sends bytes and, unless gone, waits; returns the complete response."""
   with socket.create_connection(("127.0.0.1", port), timeout=patience) as connection:
     received = []
     try:
@@ -129,7 +129,7 @@ def answer(port: int, patience: float, data: bytes, gone: bool = False) -> bytes
       if gone:
         connection.shutdown(socket.SHUT_WR)
     except (BrokenPipeError, ConnectionResetError):
-      pass  # it has read enough
+      pass  # the server has stopped reading
     try:
       while part := connection.recv(2**16):
         received.append(part)
@@ -171,7 +171,7 @@ def parts(files: dict[str, bytes], fields: dict[str, object]) -> bytes:
 
 
 def post(body: bytes, *headers: str, length: int | None = None) -> bytes:
-  """Returns a whole request; `length` may tell a lie about the body's."""
+  """Returns a request; `length` may contradict the body's length."""
   lines = [
     "POST /api/inpaint HTTP/1.1",
     "Host: 127.0.0.1",
@@ -203,11 +203,11 @@ def encoded(image: Image.Image, format: str) -> bytes:
   return file.getvalue()
 
 
-# What is wrong with them
+# Faults
 
 
 def mutated(draw: random.Random, data: bytes) -> bytes:
-  """Returns bytes of which some were changed, left out, doubled or cut off."""
+  """Returns bytes with random changes, deletions, repetitions and truncation."""
   changed = bytearray(data)
   for _ in range(draw.choice((1, 1, 2, 5, 20, 100))):
     at = draw.randrange(len(changed))
@@ -233,7 +233,7 @@ def damaged(draw: random.Random, format: str) -> bytes:
 
 
 def reheaded(draw: random.Random) -> bytes:
-  """A PNG whose header says something else, with its checksum put right."""
+  """A PNG with a changed header and a correct checksum."""
   image, mask = files(draw)
   header = bytearray(image[16:29])
   header[draw.randrange(len(header))] = draw.randrange(256)
@@ -242,7 +242,7 @@ def reheaded(draw: random.Random) -> bytes:
 
 
 def bomb(draw: random.Random) -> bytes:
-  """A small file of many pixels, or one with a long text inside."""
+  """A small file with many pixels or a long text."""
   image, mask = files(draw)
   kind = draw.randrange(4)
   if kind == 0:
@@ -263,7 +263,7 @@ def bomb(draw: random.Random) -> bytes:
 
 
 def missized(draw: random.Random) -> bytes:
-  """A mask of another size, or a picture of a side so short or long as it may be."""
+  """A mask of another size, or a picture with a very short or long side."""
   if draw.random() < 0.5:
     return request(draw, files(draw)[0], files(draw)[1])
   size = draw.choice([(1, 1), (8, 8), (9, 3000), (3000, 8), (7, 100), (60_000, 16)])
@@ -273,7 +273,7 @@ def missized(draw: random.Random) -> bytes:
 
 
 def many_holes(draw: random.Random) -> bytes:
-  """Noise for a mask, and every choice of how to fill it."""
+  """A mask of noise, with any strategy and blend."""
   image, _ = files(draw)
   with Image.open(io.BytesIO(image)) as opened:
     width, height = opened.size
@@ -285,7 +285,7 @@ def many_holes(draw: random.Random) -> bytes:
 
 
 def other_kinds(draw: random.Random) -> bytes:
-  """Pictures of every mode and format there is."""
+  """Pictures of many modes and formats."""
   pairs = [("1", "PNG"), ("L", "TIFF"), ("LA", "PNG"), ("P", "GIF"), ("CMYK", "JPEG"),
            ("I;16", "PNG"), ("F", "TIFF"), ("RGBA", "WEBP"), ("RGB", "BMP"),
            ("RGB", "PPM"), ("RGB", "ICO"), ("YCbCr", "JPEG")]  # fmt: skip
@@ -321,14 +321,14 @@ def wrong_fields(draw: random.Random) -> bytes:
 
 
 def truncated(draw: random.Random) -> bytes:
-  """A body that ends before it should, and says so."""
+  """A truncated or changed body."""
   body = parts(dict(zip(("image", "mask"), files(draw), strict=True)), {"seed": 1})
   cut = body[: draw.randrange(len(body))]
   return post(cut) if draw.random() < 0.5 else post(mutated(draw, body))
 
 
 def client_gone(draw: random.Random) -> bytes:
-  """A body that is shorter than was announced, or a request that is none."""
+  """A body shorter than announced, or an invalid request."""
   body = parts(dict(zip(("image", "mask"), files(draw), strict=True)), {})
   if draw.random() < 0.5:
     return post(body[: draw.randrange(len(body))], length=len(body))

@@ -1,6 +1,5 @@
 """Weights to and from Keras models built from the report's tables."""
 
-import argparse
 import functools
 import json
 import zipfile
@@ -9,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from command import call
 from keras_networks import NETWORKS, randomize
 
 from ctx_encoder.apps.commands import export_keras, import_keras
@@ -62,12 +62,6 @@ def workdirs(tmp_path_factory):
   return {
     name: tiny.untrained_run(root / name, 5000, **fields(name)) for name in SHAPES
   }
-
-
-def call(command, *arguments):
-  parser = argparse.ArgumentParser()
-  command.add_arguments(parser)
-  return command.run(parser.parse_args([str(argument) for argument in arguments]))
 
 
 def import_arguments(name, file, workdir, **changes):

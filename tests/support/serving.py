@@ -1,4 +1,4 @@
-"""A server of the demo in a thread, and a network for it that needs no compiling."""
+"""Runs the demo in a thread, with a network that needs no compilation."""
 
 import contextlib
 import io
@@ -16,7 +16,7 @@ SIDE = 16
 
 
 def white(images, masks, keys):
-  """Stands for a network: holes become white."""
+  """A network that fills holes with white."""
   return np.where(masks > 0, np.uint8(255), images)
 
 
@@ -27,7 +27,7 @@ def inpainter(paint=white):
 
 @contextlib.contextmanager
 def running(app):
-  """Serves an application on a free port; gives its address."""
+  """Serves an application on a free port; yields its URL."""
   with demo.bind("127.0.0.1", 0) as bound:
     service = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     thread = threading.Thread(target=service.run, kwargs={"sockets": [bound]})

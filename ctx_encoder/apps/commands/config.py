@@ -1,14 +1,13 @@
-"""Lists the fields of a configuration: default, valid values and meaning.
+"""Lists the fields of a configuration: default, meaning and valid values.
 
-Each is a flag of launch.py, as --config.<field>=<value>:
+    ctx-encoder config            # all fields
+    ctx-encoder config mask       # fields with "mask" in their name
 
-    ctx-encoder config            # all of them
-    ctx-encoder config mask       # those with "mask" in their name
+launch.py sets a field by a flag: --config.masks.fill=smooth
 """
 
 import argparse
 import math
-import sys
 
 from ctx_encoder import config
 
@@ -16,18 +15,17 @@ from ctx_encoder import config
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds this command's arguments."""
   parser.add_argument(
-    "pattern", nargs="?", default="", help="part of the names to list; default: all"
+    "pattern", nargs="?", default="", help="part of the fields' names (default: all)"
   )
 
 
 def run(args: argparse.Namespace) -> int:
-  """Prints the fields; returns the exit code."""
+  """Prints the fields; returns 0."""
   chosen = [
     (name, field) for name, field in config.FIELDS.items() if args.pattern in name
   ]
   if not chosen:
-    print(f"ctx-encoder config: no field has {args.pattern!r} in it.", file=sys.stderr)
-    return 1
+    raise ValueError(f"no field has {args.pattern!r} in its name.")
   for name, field in chosen:
     print(f"{name} = {field.default!r}\n    {field.help}{_valid(field)}")
   return 0

@@ -1,19 +1,19 @@
-"""Opens a page in the browser where a trained network fills holes in pictures.
+"""Opens a page in the browser that fills holes in pictures with a trained network.
 
-Load a picture, paint over what is to go, press the button. Nothing leaves this machine:
-the page comes from here and asks no other server.
+Open a picture, paint over the part to replace, press the button. The page loads nothing
+from other servers, and pictures stay on this machine.
 
     ctx-encoder demo --workdir runs/quickstart
     ctx-encoder demo --workdir runs/photos_block --host 0.0.0.0 --port 8000
 
-With --host 0.0.0.0 everyone who can reach this machine can use it, a phone in the same
-network for one. Programs use the HTTP API beside the page:
+With --host 0.0.0.0 the page can be opened from every device that reaches this machine,
+such as a phone in the same network. The HTTP API does the same for programs:
 
     curl -F image=@photo.jpg -F mask=@mask.png -o completed.png \\
         http://127.0.0.1:7860/api/inpaint
 
-The mask is a picture of the same size, brighter than half = hole; /openapi.json tells
-the rest.
+The mask is a picture of the same size in which bright pixels are the hole. The schema
+of the API is at /openapi.json.
 """
 
 import argparse
@@ -38,39 +38,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   add(
     "--workdir",
     default="runs/quickstart",
-    help="folder of the run, as launch.py made it (default: runs/quickstart)",
+    help="folder of the run, as written by launch.py (default: runs/quickstart)",
   )
-  add("--host", default="127.0.0.1", help="address to serve at (default: 127.0.0.1)")
-  add("--port", type=int, default=7860, help="0 takes a free one (default: 7860)")
+  add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+  add("--port", type=int, default=7860, help="0 = any free port (default: 7860)")
   add(
     "--max-pixels",
     type=int,
     default=_DEFAULTS.pixels,
-    help=f"of a picture, at most (default: {_DEFAULTS.pixels})",
+    help=f"largest picture, in pixels (default: {_DEFAULTS.pixels})",
   )
   add(
     "--max-megabytes",
     type=float,
     default=_DEFAULTS.bytes / 1e6,
-    help=f"of an upload, at most (default: {_DEFAULTS.bytes / 1e6:g})",
+    help=f"largest upload, in megabytes (default: {_DEFAULTS.bytes / 1e6:g})",
   )
-  add("--no-browser", action="store_true", help="open no browser")
+  add("--no-browser", action="store_true", help="only print the address")
 
 
 def run(args: argparse.Namespace) -> int:
-  """Serves until Ctrl-C; returns 0, or 1 where it cannot."""
-  try:
-    limits = _limits(args)
-    with demo.bind(args.host, args.port) as bound:
-      xla.cache_in(Path(args.workdir) / "cache")
-      inpainter = _inpainter(args.workdir)
-      _warm_up(inpainter)
-      demo.serve(inpainter, bound, limits, ready=lambda: _announce(args, bound))
-  except (OSError, ValueError) as error:
-    print(f"ctx-encoder demo: {error}", file=sys.stderr)
-    return 1
-  except KeyboardInterrupt:
-    return 130
+  """Serves until Ctrl-C; returns 0."""
+  limits = _limits(args)
+  with demo.bind(args.host, args.port) as bound:
+    xla.cache_in(Path(args.workdir) / "cache")
+    inpainter = _inpainter(args.workdir)
+    _warm_up(inpainter)
+    demo.serve(inpainter, bound, limits, ready=lambda: _announce(args, bound))
   return 0
 
 
@@ -83,17 +77,17 @@ def _limits(args: argparse.Namespace) -> demo.Limits:
 
 
 def _inpainter(workdir: str) -> Inpainter:
-  """Loads the network; where there is none, offers to train one first.
+  """Loads the network; if there is none, offers to train one first.
 
   Raises:
-    FileNotFoundError: there is still none.
-    ValueError: it is damaged.
+    FileNotFoundError: there is no network.
+    ValueError: its checkpoint is damaged.
   """
   try:
     return Inpainter.from_workdir(workdir)
   except FileNotFoundError as error:
     launch = Path(ctx_encoder.__file__).parents[1] / "launch.py"
-    # It is in a checkout of the repository, and not in what pip installs elsewhere.
+    # launch.py exists in a checkout of the repository, not in an installed package.
     if not (sys.stdin.isatty() and sys.stdout.isatty() and launch.exists()):
       raise
     print(f"There is no trained network in {workdir}.")
@@ -107,12 +101,12 @@ def _inpainter(workdir: str) -> Inpainter:
     config = launch.parent / "configs/quickstart.py"
     command = [sys.executable, launch, f"--config={config}", f"--workdir={workdir}"]
     if subprocess.run(command, check=False).returncode:
-      raise OSError("The training did not come to its end, see above.") from error
+      raise OSError("The training failed, see above.") from error
     return Inpainter.from_workdir(workdir)
 
 
 def _warm_up(inpainter: Inpainter) -> None:
-  """Fills a hole, so that nobody waits for what is compiled at the first."""
+  """Fills a hole, so that the first request does not wait for compilation."""
   side = inpainter.image_size
   image = np.full((side, side, 3), 127, np.uint8)
   mask = np.zeros((side, side), bool)
@@ -122,6 +116,6 @@ def _warm_up(inpainter: Inpainter) -> None:
 
 def _announce(args: argparse.Namespace, bound) -> None:
   address = server.url(bound)
-  print(f"{args.workdir} fills holes at {address}  (Ctrl-C ends it)", flush=True)
+  print(f"{args.workdir} fills holes at {address}  (Ctrl-C stops it)", flush=True)
   if not args.no_browser:
     server.open_browser(address)

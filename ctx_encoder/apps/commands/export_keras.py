@@ -9,7 +9,6 @@ them, and returns the network's output, not yet pasted into the image.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from ctx_encoder.models.weights import keras as keras_weights
@@ -34,21 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-  """Writes the file; returns 0, or 1 where an argument does not serve."""
+  """Writes the file; returns 0."""
   path = Path(args.output)
-  try:
-    if path.suffix != ".h5" or path.is_dir():
-      raise ValueError(f"--output must be a file .weights.h5 or .h5, not {path}.")
-    model = trained.load(args.workdir, step=args.step)
-    layers = keras_weights.table(model.generator, model.variables["params"])
-    keras_weights.write(path, layers, model.variables)
-  except ModuleNotFoundError as error:
-    problem = f"{error}; install it: pip install 'ctx-encoder[weights]'"
-    print(f"ctx-encoder export-keras: {problem}", file=sys.stderr)
-    return 1
-  except (OSError, ValueError) as error:
-    print(f"ctx-encoder export-keras: {error}", file=sys.stderr)
-    return 1
+  if path.suffix != ".h5" or path.is_dir():
+    raise ValueError(f"--output must be a file .weights.h5 or .h5, not {path}.")
+  model = trained.load(args.workdir, step=args.step)
+  layers = keras_weights.table(model.generator, model.variables["params"])
+  keras_weights.write(path, layers, model.variables)
   print(f"Step {model.step} of {model.workdir} is in {path}. A model that loads it:\n")
   view, config = model.view, model.config
   print(

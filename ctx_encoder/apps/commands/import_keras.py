@@ -14,7 +14,6 @@ resumes from there with a new discriminator.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import jax
@@ -52,12 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-  """Makes the folder; returns 0, or 1 where an argument does not serve."""
-  try:
-    matches = make(args)
-  except (ImportError, OSError, TypeError, ValueError) as error:
-    print(f"ctx-encoder import-keras: {error}", file=sys.stderr)
-    return 1
+  """Makes the folder; returns 0."""
+  matches = make(args)
   names = [match.name for match in matches]
   paths = ["/".join(match.path) for match in matches]
   wide, long = max(map(len, names)), max(map(len, paths))

@@ -1,16 +1,16 @@
-"""Fills holes in pictures of any size, with the network of a run.
+"""Fills holes in pictures of any size with a trained network.
 
-The mask is a picture of the same size, brighter than half = hole; or the holes are
-painted into the picture itself, in one colour:
+The mask is a picture of the same size in which bright pixels are the hole. Instead, the
+hole may be painted into the picture itself in one colour:
 
     ctx-encoder inpaint --workdir runs/quickstart --image photo.jpg --mask mask.png \\
         --output completed.png
     ctx-encoder inpaint --workdir runs/quickstart --image photo.png \\
         --hole-color white --output completed.png --grid
 
-Of folders, each picture takes the mask of the same name, whatever the extensions; one
-mask file serves all of them. A picture that cannot be completed is named, the others
-are, and the exit code is 1:
+In folders, a picture and its mask have the same name; the extensions may differ. A
+single mask file is used for all pictures. If a picture cannot be completed, the reason
+is printed, the other pictures are completed, and the exit code is 1:
 
     ctx-encoder inpaint --workdir runs/quickstart --image photos --mask masks \\
         --output completed
@@ -43,89 +43,92 @@ _OPTIONS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds this command's arguments."""
-  parser.add_argument(
-    "--workdir", required=True, help="folder of the run, as launch.py made it"
-  )
-  parser.add_argument(
+  add = parser.add_argument
+  add("--workdir", required=True, help="folder of the run, as written by launch.py")
+  add(
     "--image",
     nargs="+",
     required=True,
     metavar="IN",
-    help="pictures, folders of them, or patterns such as 'photos/*.jpg'",
+    help="pictures, folders of pictures, or patterns such as 'photos/*.jpg'",
   )
-  parser.add_argument(
-    "--mask", help="picture of the mask, or the folder of masks for a folder"
-  )
-  parser.add_argument(
+  add(
     "--output",
     required=True,
-    help="file to write for one picture, its extension decides on the format (.png"
-    " keeps the known pixels as they are, .jpg does not); else a folder, into which"
-    " PNG files of the same names go",
+    help="for one picture the file to write, in the format of its extension (.png"
+    " preserves known pixels exactly, .jpg does not); for several pictures a folder,"
+    " which receives a PNG file of the same name for each",
   )
-  parser.add_argument(
+  _add_hole_arguments(parser)
+  add(
+    "--strategy",
+    choices=inpaint.STRATEGIES,
+    default="auto",
+    help="crops: a square around each hole, with as much context as hole, is scaled to"
+    " the network's size; tiles: overlapping squares at full resolution, from the"
+    " border of the hole inwards; whole: the whole picture, scaled down; auto: tiles"
+    " for long, thin holes, else crops (default: auto)",
+  )
+  add(
+    "--blend",
+    choices=inpaint.BLENDS,
+    default="poisson",
+    help="poisson: shift the colours of the filled hole to match its surroundings;"
+    " feather: mix the two across the border; none: keep the network's output"
+    " (default: poisson)",
+  )
+  add("--seed", type=int, default=0, help="for networks with noise (default: 0)")
+  add("--step", type=int, help="checkpoint to load (default: the best of the run)")
+  add(
+    "--grid",
+    action="store_true",
+    help="also write NAME.grid.png beside each output: original, hole, completed",
+  )
+
+
+def _add_hole_arguments(parser: argparse.ArgumentParser) -> None:
+  add = parser.add_argument
+  add(
+    "--mask", help="mask picture; for a folder of pictures, the folder of their masks"
+  )
+  add(
     "--mask-polarity",
     choices=("white", "black"),
     default="white",
-    help="which part of the mask's picture is the hole (default: white)",
+    help="colour of the hole in the mask (default: white)",
   )
-  parser.add_argument(
+  add(
     "--hole-color",
     metavar="COLOR",
-    help="there is no mask: what has this colour is the hole; white, black, #rrggbb, or"
-    " another name that CSS knows",
+    help="instead of --mask: colour of the hole in the picture: white, black, #rrggbb"
+    " or another CSS colour name",
   )
-  parser.add_argument(
+  add(
     "--hole-tolerance",
     type=int,
     default=16,
-    help="how far each channel, of 0 to 255, may be from --hole-color (default: 16)",
+    help="largest difference from --hole-color in each channel, 0 to 255 (default: 16)",
   )
-  parser.add_argument(
+  add(
     "--grow",
     type=int,
     default=0,
     metavar="PIXELS",
-    help="make holes larger all around: 2 or 3 take away the rim that JPEG leaves"
-    " around a painted hole (default: 0)",
-  )
-  parser.add_argument(
-    "--strategy",
-    choices=inpaint.STRATEGIES,
-    default="auto",
-    help="what the network is shown: crops, a square around each hole with as much"
-    " context; tiles, overlapping squares at full resolution, from the border inwards;"
-    " whole, the picture scaled down; auto, crops, and tiles for long, thin holes"
-    " (default: auto)",
-  )
-  parser.add_argument(
-    "--blend",
-    choices=inpaint.BLENDS,
-    default="poisson",
-    help="poisson corrects what was painted until it meets what is known; feather mixes"
-    " the two across the border; none does neither (default: poisson)",
-  )
-  parser.add_argument("--seed", type=int, default=0, help="of networks with noise")
-  parser.add_argument(
-    "--step", type=int, help="checkpoint to take (default: the best of the run)"
-  )
-  parser.add_argument(
-    "--grid",
-    action="store_true",
-    help="beside each output write NAME.grid.png: original, hole, completed",
+    help="enlarge holes on all sides; 2 or 3 removes the rim that JPEG compression"
+    " leaves around a painted hole (default: 0)",
   )
 
 
 def run(args: argparse.Namespace) -> int:
-  """Completes the pictures; returns 1 if it cannot, or if one of them could not be."""
-  try:
-    color = _color(args)
-    jobs = _jobs(args)
-    xla.cache_in(Path(args.workdir) / "cache")
-    inpainter = inpaint.Inpainter.from_workdir(args.workdir, step=args.step)
-  except (OSError, ValueError) as error:
-    print(f"ctx-encoder inpaint: {error}", file=sys.stderr)
-    return 1
+  """Completes the pictures; returns 1 if one of them could not be completed.
+
+  Raises:
+    ValueError, OSError: the arguments are wrong, or the network cannot be loaded.
+  """
+  color = _color(args)
+  jobs = _jobs(args)
+  xla.cache_in(Path(args.workdir) / "cache")
+  inpainter = inpaint.Inpainter.from_workdir(args.workdir, step=args.step)
   failed = 0
   bar = tqdm(jobs, unit="picture", disable=len(jobs) == 1)
   for picture, mask, output in bar:
@@ -162,10 +165,10 @@ def _complete(
   )
   files.write(output, encoded.getvalue())
   if args.grid:
-    shown = np.where(hole[..., None], np.uint8(255), image)
+    masked = np.where(hole[..., None], np.uint8(255), image)
     labels = ("original", "hole", "completed")
-    picture_of_all = figures.grid([[image, shown, completed]], column_labels=labels)
-    figures.save_png(output.with_name(f"{output.stem}.grid.png"), picture_of_all)
+    grid = figures.grid([[image, masked, completed]], column_labels=labels)
+    figures.save_png(output.with_name(f"{output.stem}.grid.png"), grid)
 
 
 def _hole(
@@ -174,7 +177,7 @@ def _hole(
   color: tuple[int, int, int] | None,
   args: argparse.Namespace,
 ) -> np.ndarray:
-  """Returns bool `[H, W]`: what is of the colour, or else what the mask's file says."""
+  """Returns the hole, bool `[H, W]`, from the mask file or the colour."""
   if color is None:
     if mask is None:
       raise ValueError(f"there is no mask of that name in {args.mask}.")
@@ -192,9 +195,9 @@ def _hole(
 
 
 def _color(args: argparse.Namespace) -> tuple[int, int, int] | None:
-  """Returns the colour that --hole-color names, RGB in [0, 255]."""
+  """Checks the arguments about the hole; returns --hole-color as RGB in [0, 255]."""
   if (args.mask is None) == (args.hole_color is None):
-    raise ValueError("Where is the hole? Give --mask, or --hole-color, one of them.")
+    raise ValueError("Where is the hole? Give either --mask or --hole-color.")
   if args.grow < 0:
     raise ValueError(f"--grow must be at least 0, not {args.grow}.")
   if not 0 <= args.hole_tolerance <= 255:
@@ -213,12 +216,12 @@ def _color(args: argparse.Namespace) -> tuple[int, int, int] | None:
 
 
 def _jobs(args: argparse.Namespace) -> list[tuple[Path, Path | None, Path]]:
-  """Returns (picture, its mask, where its completed one goes) of all pictures.
+  """Returns (picture, its mask, output file) for each picture.
 
   Raises:
-    FileNotFoundError: there are none, or there is no such mask.
-    ValueError: an output would be written over a picture that was given, two into the
-      same file, or in an unknown format.
+    FileNotFoundError: there are no pictures, or no masks.
+    ValueError: an output would overwrite an input or another output, or its format is
+      unknown.
   """
   pictures = list(dict.fromkeys(_pictures(args.image)))
   several = len(pictures) > 1 or any(Path(given).is_dir() for given in args.image)
@@ -230,15 +233,17 @@ def _jobs(args: argparse.Namespace) -> list[tuple[Path, Path | None, Path]]:
   elif output.suffix.lower() in EXTENSIONS:
     written = [output]
   else:
-    raise ValueError(f"--output {output}: its extension is none of {EXTENSIONS}.")
+    raise ValueError(
+      f"--output {output}: its extension must be one of {' '.join(EXTENSIONS)}."
+    )
   if len(set(written)) < len(written):
     twice = next(path for path in written if written.count(path) > 1)
     raise ValueError(f"Several pictures would be written to {twice}; rename one.")
   partners = _masks(args.mask, pictures)
-  given = {path.resolve() for path in (*pictures, *partners) if path}
+  inputs = {path.resolve() for path in (*pictures, *partners) if path}
   for path in written:
-    if path.resolve() in given:
-      raise ValueError(f"{path} was given as input; choose another --output.")
+    if path.resolve() in inputs:
+      raise ValueError(f"{path} is one of the inputs; choose another --output.")
   return list(zip(pictures, partners, written, strict=True))
 
 
@@ -261,7 +266,7 @@ def _in_folder(folder: Path) -> list[Path]:
 
 
 def _masks(given: str | None, pictures: list[Path]) -> list[Path | None]:
-  """Returns the mask of each picture; None where there is none of its name."""
+  """Returns the mask of each picture; None where no mask has its name."""
   if given is None:
     return [None] * len(pictures)
   path = Path(given)
@@ -273,7 +278,7 @@ def _masks(given: str | None, pictures: list[Path]) -> list[Path | None]:
   partners = [by_stem.get(picture.stem) for picture in pictures]
   if not any(partners):
     raise FileNotFoundError(
-      f"No picture has a mask in {given}: {pictures[0].name} would need"
-      f" {pictures[0].stem}.png there, for example."
+      f"No picture has a mask in {given}: for {pictures[0].name} it would be called"
+      f" {pictures[0].stem}.png, for example."
     )
   return partners

@@ -1,23 +1,24 @@
-"""Turns photographs into pictures in the manner of paintings: more training data.
+"""Turns photographs into painting-like pictures, as additional training images.
 
-Each photograph of --content is given a painting of --style, which one depends on --seed
-and the photograph's name, and the painting's colours. Then its pixels are optimised
-until its textures are the painting's (neural style transfer, Gatys et al., CVPR 2016):
+Each photograph in --content is paired with a painting in --style, chosen by --seed and
+the photograph's name. The photograph gets the painting's colours; then its pixels are
+optimised until its textures match the painting's (neural style transfer, Gatys et al.,
+CVPR 2016):
 
     ctx-encoder stylize --content PHOTOS --style PAINTINGS --output MORE/stylized
     ctx-encoder stylize --content PHOTOS --style PAINTINGS --output MORE/stylized \\
         --features vgg16 --weights vgg16-397923af.pth
 
-`photo.jpg` in the manner of `monet.jpg` becomes `photo__monet.png`. A call that was
-interrupted is finished by repeating it, and a larger --count adds to what is there. No
-file that is there is replaced.
+`photo.jpg` with the style of `monet.jpg` becomes `photo__monet.png`. Repeating a call
+completes an interrupted one, and a larger --count adds pictures. Existing files are
+never replaced.
 
-How much is carried over depends on --features. Random filters need no file, and 0.8 s
-for a picture of 128 pixels on 2 CPU cores. They see texture of up to 20 pixels and not
-what it belongs to: the painting's colours and strokes come, but follow no objects. A
-VGG trained on ImageNet is better, by as many layers as the file of --weights holds:
-Gatys's five for style and relu4_2 for content, or of a shorter file all (torchvision's
-.pth, Keras's .h5; nothing is downloaded). The first four layers take 3.5 s.
+The result depends on --features. Random filters need no file and take 0.8 s for a
+picture of 128 pixels on 2 CPU cores. They measure textures of up to 20 pixels, so the
+painting's colours and strokes are transferred, but do not follow objects. A VGG trained
+on ImageNet gives better pictures. Its layers are Gatys's five for style and relu4_2 for
+content or, if the file of --weights holds fewer, all that it holds (torchvision's .pth
+or Keras's .h5; nothing is downloaded). The first four layers take 3.5 s.
 """
 
 import argparse
@@ -45,8 +46,9 @@ from ctx_encoder.models.weights import read as weights
 
 SETTINGS = "stylize.json"
 NETWORKS = {"vgg16": VGG(16), "vgg19": VGG(19)}
-STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")  # Gatys's
-CONTENT_LAYERS = ("relu4_2", "relu3_2", "relu2_2", "relu1_2", "relu1_1")  # the first
+STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")  # Gatys et al.
+# The first of these whose weights are given; relu4_2 in Gatys et al.
+CONTENT_LAYERS = ("relu4_2", "relu3_2", "relu2_2", "relu1_2", "relu1_1")
 
 _RANGES = {
   "image_size": (32, 1024),
@@ -61,7 +63,7 @@ _RANGES = {
 
 
 class Job(NamedTuple):
-  """A picture to make, by positions of content and style and by its file's name."""
+  """A picture to make: positions of content and style, and the file's name."""
 
   content: int
   style: int
@@ -77,45 +79,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "--features",
     choices=("random", *NETWORKS),
     default="random",
-    help="what texture is measured on: random filters or a VGG (default: random)",
+    help="network that measures texture: random filters or a VGG (default: random)",
   )
-  parser.add_argument("--weights", help="file of the VGG's weights or first layers")
+  parser.add_argument(
+    "--weights", help="file with weights of the VGG or its first layers"
+  )
   parser.add_argument(
     "--keep-colors",
     action="store_true",
-    help="keep the photograph's colours and take the painting's texture alone",
+    help="keep the photograph's colours and transfer only the painting's texture",
   )
   recipe = stylize.Recipe()
   for name, default, what in (
-    ("count", 0, "photographs to take; 0 = all"),
-    ("image-size", 128, "side of the pictures, cut to a square, in pixels"),
-    ("steps", recipe.steps, "updates of the pixels, by L-BFGS"),
-    ("style-weight", recipe.style_weight, "of the distance to the painting's texture"),
-    ("content-weight", recipe.content_weight, "of that to what the photograph shows"),
-    ("tv-weight", recipe.tv_weight, "of the total variation, against speckles"),
-    ("batch-size", 8, "pictures at a time"),
-    ("seed", 0, "which painting goes with which photograph"),
+    ("count", 0, "number of photographs; 0 = all"),
+    (
+      "image-size",
+      128,
+      "side of the pictures, cropped to squares, in pixels",
+    ),
+    ("steps", recipe.steps, "L-BFGS updates of the pixels"),
+    ("style-weight", recipe.style_weight, "weight of the style term"),
+    ("content-weight", recipe.content_weight, "weight of the content term"),
+    ("tv-weight", recipe.tv_weight, "weight of the total variation, against speckles"),
+    ("batch-size", 8, "pictures optimised at a time"),
+    ("seed", 0, "chooses the painting for each photograph"),
   ):
     what += f" (default: {default:g})"
     parser.add_argument(f"--{name}", type=type(default), default=default, help=what)
 
 
 def run(args: argparse.Namespace) -> int:
-  """Writes the folder; returns 0, or 1 where it cannot."""
-  try:
-    print(stylize_folder(args))
-  except (OSError, ValueError, ImportError) as error:
-    print(f"ctx-encoder stylize: {error}", file=sys.stderr)
-    return 1
+  """Writes the folder; returns 0."""
+  print(stylize_folder(args))
   return 0
 
 
 def stylize_folder(args: argparse.Namespace) -> str:
-  """Writes the pictures; returns what was done, and how to train on them.
+  """Writes the pictures; returns a summary, and how to train on them.
 
   Raises:
-    FileNotFoundError: there is no folder to read.
-    FileExistsError: the folder to write to holds something else.
+    FileNotFoundError: --content or --style does not exist.
+    FileExistsError: --output holds other files.
     ValueError: an argument is out of range, or no image can be used.
   """
   from tqdm import tqdm
@@ -135,12 +139,12 @@ def stylize_folder(args: argparse.Namespace) -> str:
   _prepare(output, args, recipe, {job.output for job in jobs})
   jobs = [jobs[position] for position in split.subset(content.names, args.count)]
   todo = [job for job in jobs if not (output / job.output).exists()]
-  there, written = len(jobs) - len(todo), 0
+  existing, written = len(jobs) - len(todo), 0
   paint = stylize.make_stylize(features, recipe)
   size = min(args.batch_size, len(todo))
   with tqdm(total=len(todo), unit="picture", disable=None) as progress:
     for batch in _batches(todo, size, content, style, args, skipped):
-      # The last one is filled up: a shape of its own would be compiled anew.
+      # The last batch is padded, so that only one shape is compiled.
       _, *images = zip(*batch, *batch[-1:] * (size - len(batch)), strict=True)
       for (job, *_), result in zip(batch, paint(*map(np.stack, images)), strict=False):
         files.write(output / job.output, _png(result))
@@ -148,14 +152,15 @@ def stylize_folder(args: argparse.Namespace) -> str:
       progress.update(len(batch))
   for name, why in skipped.items():
     print(f"skipped  {name}: {why}", file=sys.stderr)
-  if not written + there:
+  if not written + existing:
     raise ValueError(f"None of the {len(jobs)} images in {args.content} can be used.")
   return (
-    f"{args.output}  {written} pictures written, {there} were there,"
+    f"{args.output}  {written} pictures written, {existing} existed,"
     f" {len(skipped)} images skipped\n"
     "Train on them: python launch.py --config=configs/monet_combined.py"
     f" --config.data.path={shlex.quote(args.output)}\n"
-    "On the paintings too: put both folders into one, and give that; all below is read."
+    "To train on the paintings too, put both folders into one and name that: folders"
+    " are read with their subfolders."
   )
 
 
@@ -165,22 +170,24 @@ def _open(name: str, args: argparse.Namespace, output: pathlib.Path) -> sources.
   if not root.is_dir():
     raise FileNotFoundError(f"--{name} {path}: there is no such folder.")
   if output.resolve().is_relative_to(root.resolve()):
-    raise ValueError(f"--output must neither be --{name} nor lie in it.")
+    raise ValueError(f"--output must not be --{name} or a folder inside it.")
   source = sources.open_source("folder", path)
   if copies := [name for name in source.names if split.COPY.search(name)]:
-    raise ValueError(f"--{name} holds copies ({copies[0]}): give the originals.")
+    raise ValueError(
+      f"--{name} holds augmented copies ({copies[0]}): name the folder of originals."
+    )
   return source
 
 
 def _features_and_recipe(
   args: argparse.Namespace,
 ) -> tuple[losses.FeatureFunction, stylize.Recipe]:
-  """Returns what texture is measured on, and what is asked of the pictures."""
+  """Returns the feature function, and the recipe with its layers."""
   names = ("style_weight", "content_weight", "tv_weight", "steps", "keep_colors")
   recipe = stylize.Recipe(**{name: getattr(args, name) for name in names})
   if args.features == "random":
     if args.weights:
-      raise ValueError("--weights needs --features vgg16 or vgg19; random has none.")
+      raise ValueError("--weights needs --features vgg16 or vgg19.")
     filters = random_filters.multi_scale_features(jax.random.key(0), kernels=(5,))
     return random_filters.pyramid(filters), recipe
   if not args.weights:
@@ -189,7 +196,7 @@ def _features_and_recipe(
   held = _layers_held(network, arrays)
   style = STYLE_LAYERS if set(STYLE_LAYERS) <= set(held) else tuple(held)
   content = tuple(layer for layer in CONTENT_LAYERS if layer in held)[:1]
-  # Of a file with none of them let the network say what is missing.
+  # If the file holds none of the layers, the network reports what is missing.
   taps = dict.fromkeys(style + content) or CONTENT_LAYERS
   features = feature_function(network, arrays, list(taps))
   return features, dataclasses.replace(
@@ -198,7 +205,7 @@ def _features_and_recipe(
 
 
 def _layers_held(network: FeatureNetwork, arrays: weights.Arrays) -> list[str]:
-  """Returns the layers with convolutions, up to the first whose weights are missing."""
+  """Returns the convolution layers before the first one without weights."""
   held = []
   for convolution in network.convolutions:
     names = f"{convolution.torchvision}.weight", f"{convolution.keras}/kernel"
@@ -214,7 +221,7 @@ def _plan(
   args: argparse.Namespace,
   skipped: dict[str, str],
 ) -> list[Job]:
-  """Returns a job for each photograph, and notes paintings that cannot be used."""
+  """Returns a job for each photograph; adds unusable paintings to `skipped`."""
   paintings = []
   for position, name in enumerate(style.names):
     try:
@@ -223,14 +230,16 @@ def _plan(
     except (OSError, decode.BadImage) as error:
       skipped[f"{args.style}/{name}"] = str(error)
   if not paintings:
-    raise ValueError(f"None of the {len(style.names)} images in {args.style} will do.")
+    raise ValueError(
+      f"None of the {len(style.names)} images in {args.style} can be used."
+    )
   stems = files.stems(content.names)
   jobs = []
   for position, (name, stem) in enumerate(zip(content.names, stems, strict=True)):
     drawn = hashlib.blake2b(os.fsencode(f"{args.seed}/{name}"), digest_size=8).digest()
     painting = paintings[int.from_bytes(drawn, "big") % len(paintings)]
-    manner = pathlib.PurePosixPath(style.names[painting]).stem
-    jobs.append(Job(position, painting, f"{stem}__{manner}.png"))
+    style_stem = pathlib.PurePosixPath(style.names[painting]).stem
+    jobs.append(Job(position, painting, f"{stem}__{style_stem}.png"))
   return jobs
 
 
@@ -242,7 +251,7 @@ def _batches(
   args: argparse.Namespace,
   skipped: dict[str, str],
 ) -> Iterator[list[tuple[Job, np.ndarray, np.ndarray]]]:
-  """Yields `size` jobs at a time, in the end fewer, each with its two pictures."""
+  """Yields batches of up to `size` jobs, each with its photograph and painting."""
   batch = []
   for job in jobs:
     try:
@@ -265,20 +274,20 @@ def _prepare(
   recipe: stylize.Recipe,
   planned: set[str],
 ) -> None:
-  """Makes the folder and notes the settings in it, unless it holds something else."""
+  """Creates the folder with a file of the settings, unless it holds other files."""
   settings = {name: getattr(args, name) for name in ("image_size", "seed", "features")}
   settings["weights"] = pathlib.Path(args.weights).name if args.weights else None
   text = json.dumps(settings | dataclasses.asdict(recipe), indent=1)
   found = files.visible_files(output)
-  note = output / SETTINGS
-  if found and not (note.is_file() and note.read_text() == text):
+  saved = output / SETTINGS
+  if found and not (saved.is_file() and saved.read_text() == text):
     what = "files that were not made with these settings"
   elif others := sorted(found - planned - {SETTINGS}):
     what = f"{len(others)} files that this call does not write, such as {others[0]}"
   else:
-    files.write(note, text)
+    files.write(saved, text)
     return
-  raise FileExistsError(f"--output {output} holds {what}: give an empty folder.")
+  raise FileExistsError(f"--output {output} holds {what}: name an empty folder.")
 
 
 def _png(image: np.ndarray) -> bytes:

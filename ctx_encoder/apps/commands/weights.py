@@ -114,9 +114,7 @@ def run(args: argparse.Namespace) -> int:
   unknown = sorted(set(args.names) - set(FILES))
   if unknown or (args.download and not args.names):
     problem = f"there is no {unknown[0]!r}" if unknown else "--download needs a name"
-    names = ", ".join(FILES)
-    print(f"ctx-encoder weights: {problem}; names are {names}.", file=sys.stderr)
-    return 1
+    raise ValueError(f"{problem}; names are {', '.join(FILES)}.")
   failed = 0
   for name in args.names or FILES:
     published = FILES[name]

@@ -1,10 +1,10 @@
-"""A page to fill holes in pictures with, and an HTTP API beside it.
+"""Web page and HTTP API that fill holes in pictures.
 
-    from ctx_encoder import demo
+    from ctx_encoder.apps import demo
 
     demo.serve(inpainter, demo.bind("127.0.0.1", 7860))
 
-Everything that the page needs comes from this server; it asks no other.
+The page loads nothing from other servers.
 """
 
 from ctx_encoder.apps.demo.app import Limits, make_app

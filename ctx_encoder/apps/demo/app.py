@@ -1,4 +1,4 @@
-"""The HTTP API and the page, as an ASGI application."""
+"""The page and its HTTP API as an ASGI application."""
 
 import asyncio
 import dataclasses
@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import FastAPI, File, Form, HTTPException, Query, Request, Response
+from fastapi import (
+  APIRouter,
+  Depends,
+  FastAPI,
+  File,
+  Form,
+  HTTPException,
+  Query,
+  Request,
+  Response,
+)
 from fastapi import UploadFile as Upload
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -32,13 +42,13 @@ _THUMBNAIL = 160
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-  """What a request may ask for.
+  """Limits on requests.
 
   Attributes:
-    pixels: of a picture, refused by its header, before it is decoded. Neither side may
-      be longer than twice their root: a long strip takes minutes to fill.
-    bytes: of a request, refused before more of it is read.
-    waiting: requests that wait for their turn.
+    pixels: largest picture, checked in its header before it is decoded. No side may
+      exceed twice the square root of it: a long strip takes minutes to fill.
+    bytes: largest request, checked before more of it is read.
+    waiting: number of requests that may wait for their turn.
   """
 
   pixels: int = 50_000_000
@@ -46,8 +56,17 @@ class Limits:
   waiting: int = 16
 
 
+class Service:
+  """State shared by all requests of one application."""
+
+  def __init__(self, inpainter: Inpainter, limits: Limits):
+    self.inpainter = inpainter
+    self.limits = limits
+    self.turns = Turns(limits.waiting)
+
+
 class Info(BaseModel):
-  """What this server does, and how much."""
+  """Network, choices and limits of this server."""
 
   name: str
   image_size: int
@@ -61,119 +80,129 @@ class Info(BaseModel):
 
 
 class Problem(BaseModel):
-  """What was wrong, in one line."""
+  """An error in one line."""
 
   error: str
 
 
+async def _service(request: Request) -> Service:
+  return request.app.state.service
+
+
+Shared = Annotated[Service, Depends(_service)]
 Kind = Literal["center", "block", "region", "strokes"]
-Seed = Annotated[int, Form(ge=0, lt=2**31, description="Of the network's noise.")]
+Seed = Annotated[int, Form(ge=0, lt=2**31, description="For networks with noise.")]
 Side = Annotated[int, Query(ge=1, le=65_536)]
 _PNG: dict[int | str, dict[str, Any]] = {
   200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
 }
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
-  400: {"model": Problem, "description": "Picture or mask do not serve."},
+  400: {"model": Problem, "description": "The picture or the mask cannot be used."},
   413: {"model": Problem, "description": "The upload is too large."},
-  422: {
-    "model": Problem,
-    "description": "A field is missing or wrong.",
-  },
-  503: {"model": Problem, "description": "Too many are waiting; see Retry-After."},
+  422: {"model": Problem, "description": "A field is missing or invalid."},
+  503: {"model": Problem, "description": "The queue is full; see Retry-After."},
 }
+
+api = APIRouter(prefix="/api")
 
 
 def make_app(inpainter: Inpainter, limits: Limits | None = None) -> FastAPI:
   """Returns the application that serves one network."""
   limits = limits or Limits()
-  turns = Turns(limits.waiting)
   app = FastAPI(
     title="ctx_encoder",
     version=ctx_encoder.__version__,
     description="Fills holes in pictures. Errors are JSON with one line, `error`.",
-    docs_url=None,  # these pages load scripts from elsewhere
+    docs_url=None,  # these pages load scripts from other servers
     redoc_url=None,
   )
+  app.state.service = Service(inpainter, limits)
   app.add_middleware(Guard, max_bytes=limits.bytes)
-  _answer_problems(app)
-
-  @app.post(
-    "/api/inpaint",
-    response_class=Response,
-    responses=_PNG | _PROBLEMS,
-    summary="Fill the holes of a picture",
-  )
-  async def inpaint(
-    request: Request,
-    image: Annotated[Upload, File(description="JPEG, PNG, WebP, BMP, TIFF or GIF.")],
-    mask: Annotated[
-      Upload, File(description="A picture of the same size; brighter than half = hole.")
-    ],
-    strategy: Annotated[str, Form(json_schema_extra={"enum": STRATEGIES})] = "auto",
-    blend: Annotated[str, Form(json_schema_extra={"enum": BLENDS})] = "poisson",
-    seed: Seed = 0,
-  ):
-    """Returns the completed picture as PNG; `Server-Timing` tells how long it took."""
-    came = time.monotonic()
-    async with turns.wait():
-      if await request.is_disconnected():
-        return Response(status_code=499)  # nobody is there to see it
-      waited = time.monotonic() - came
-      # The uploads lie on disk until it is their turn: one at a time is in memory.
-      files = await image.read(), await mask.read()
-      choices = {"strategy": strategy, "blend": blend, "seed": seed}
-      png, seconds = await asyncio.to_thread(
-        complete, inpainter, *files, limits.pixels, choices
-      )
-    timing = {"wait": waited} | seconds
-    shown = ", ".join(f"{what};dur={1000 * s:.1f}" for what, s in timing.items())
-    return Response(png, media_type="image/png", headers={"Server-Timing": shown})
-
-  @app.get("/api/info")
-  def info() -> Info:
-    """Returns the network's name and what may be asked of it."""
-    return Info(
-      name=inpainter.name,
-      image_size=inpainter.image_size,
-      version=ctx_encoder.__version__,
-      examples=_examples(),
-      max_pixels=limits.pixels,
-      max_bytes=limits.bytes,
-    )
-
-  @app.get("/api/mask", response_class=Response, responses=_PNG | {422: _PROBLEMS[422]})
-  def mask(
-    kind: Kind,
-    width: Side,
-    height: Side,
-    seed: Annotated[int, Query(ge=0, lt=2**31)] = 0,
-  ):
-    """Draws a hole, white on black."""
-    if width * height > limits.pixels:
-      raise HTTPException(422, f"At most {limits.pixels:,} pixels.")
-    return _png_response(holes.draw(kind, width, height, seed))
-
-  @app.get("/api/examples/{name}", response_class=Response, responses=_PNG)
-  def example(name: str, thumbnail: bool = False):
-    """Returns one of the photographs that come with scikit-image."""
-    if name not in _examples():
-      raise HTTPException(404, f"There is no example {name!r}.")
-    photograph = Image.fromarray(samples.pixels(name))
-    if thumbnail:
-      photograph.thumbnail((2 * _THUMBNAIL, _THUMBNAIL))
-    return _png_response(np.asarray(photograph))
-
+  _handle_errors(app)
+  app.include_router(api)
   app.mount("/", StaticFiles(directory=_PAGE, html=True))
   return app
+
+
+@api.post(
+  "/inpaint",
+  response_class=Response,
+  responses=_PNG | _PROBLEMS,
+  summary="Fill the holes of a picture",
+)
+async def inpaint(
+  request: Request,
+  service: Shared,
+  image: Annotated[Upload, File(description="JPEG, PNG, WebP, BMP, TIFF or GIF.")],
+  mask: Annotated[
+    Upload, File(description="A picture of the same size; bright pixels are the hole.")
+  ],
+  strategy: Annotated[str, Form(json_schema_extra={"enum": STRATEGIES})] = "auto",
+  blend: Annotated[str, Form(json_schema_extra={"enum": BLENDS})] = "poisson",
+  seed: Seed = 0,
+):
+  """Returns the completed picture as PNG; durations are in the header Server-Timing."""
+  arrived = time.monotonic()
+  async with service.turns.wait():
+    if await request.is_disconnected():
+      return Response(status_code=499)
+    waited = time.monotonic() - arrived
+    # Read only now: waiting uploads stay on disk, and one at a time is in memory.
+    files = await image.read(), await mask.read()
+    choices = {"strategy": strategy, "blend": blend, "seed": seed}
+    png, seconds = await asyncio.to_thread(
+      complete, service.inpainter, *files, service.limits.pixels, choices
+    )
+  timing = {"wait": waited} | seconds
+  header = ", ".join(f"{part};dur={1000 * s:.1f}" for part, s in timing.items())
+  return Response(png, media_type="image/png", headers={"Server-Timing": header})
+
+
+@api.get("/info")
+def info(service: Shared) -> Info:
+  """Returns the network's name, and the choices and limits of requests."""
+  return Info(
+    name=service.inpainter.name,
+    image_size=service.inpainter.image_size,
+    version=ctx_encoder.__version__,
+    examples=_examples(),
+    max_pixels=service.limits.pixels,
+    max_bytes=service.limits.bytes,
+  )
+
+
+@api.get("/mask", response_class=Response, responses=_PNG | {422: _PROBLEMS[422]})
+def mask(
+  service: Shared,
+  kind: Kind,
+  width: Side,
+  height: Side,
+  seed: Annotated[int, Query(ge=0, lt=2**31)] = 0,
+):
+  """Draws a hole, white on black."""
+  if width * height > service.limits.pixels:
+    raise HTTPException(422, f"At most {service.limits.pixels:,} pixels.")
+  return _png_response(holes.draw(kind, width, height, seed))
+
+
+@api.get("/examples/{name}", response_class=Response, responses=_PNG)
+def example(name: str, thumbnail: bool = False):
+  """Returns one of scikit-image's photographs."""
+  if name not in _examples():
+    raise HTTPException(404, f"There is no example {name!r}.")
+  photograph = Image.fromarray(samples.pixels(name))
+  if thumbnail:
+    photograph.thumbnail((2 * _THUMBNAIL, _THUMBNAIL))
+  return _png_response(np.asarray(photograph))
 
 
 def complete(
   inpainter: Inpainter, image: bytes, mask: bytes, max_pixels: int, choices: dict
 ) -> tuple[bytes, dict[str, float]]:
-  """Returns the completed picture as PNG, and seconds by what they went into.
+  """Returns the completed picture as PNG, and the duration of each part in seconds.
 
   Raises:
-    ValueError: a file is not a picture, or the two do not go together.
+    ValueError: a file is not a picture, or image and mask do not match.
   """
   clock = [time.monotonic()]
   _named("image", functools.partial(_check_sides, most=2 * max_pixels**0.5), image)
@@ -203,7 +232,7 @@ def _named(field: str, read: Callable[[bytes], Any], data: bytes) -> Any:
 
 def _png(pixels: np.ndarray) -> bytes:
   file = io.BytesIO()
-  # The fastest of its levels: a tenth larger, and several times as fast.
+  # The fastest compression: files a tenth larger, several times as fast.
   Image.fromarray(pixels).save(file, "PNG", compress_level=1)
   return file.getvalue()
 
@@ -214,7 +243,7 @@ def _png_response(pixels: np.ndarray) -> Response:
 
 @functools.cache
 def _examples() -> tuple[str, ...]:
-  """Returns the photographs that are installed."""
+  """Returns the names of the photographs that are installed."""
   found = []
   for name in samples.PHOTOGRAPHS:
     try:
@@ -225,8 +254,8 @@ def _examples() -> tuple[str, ...]:
   return tuple(found)
 
 
-def _answer_problems(app: FastAPI) -> None:
-  """Makes every error an answer with one line."""
+def _handle_errors(app: FastAPI) -> None:
+  """Turns every exception into a `Problem`."""
 
   def answer(status: int, line: str, headers: Any = None) -> JSONResponse:
     return JSONResponse({"error": " ".join(line.split())}, status, headers)
@@ -250,4 +279,4 @@ def _answer_problems(app: FastAPI) -> None:
 
   @app.exception_handler(Exception)
   async def _(request: Request, error: Exception):
-    return answer(500, "The server failed at this; its terminal says why.")
+    return answer(500, "The server failed; its terminal shows the reason.")

@@ -1,24 +1,24 @@
-"""What holds for every request: how much it may send, and headers of its answer."""
+"""Middleware for every request: limit on the upload, headers of the response."""
 
 from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# The page loads nothing from elsewhere, and no other page may frame it.
+# The page loads nothing from other servers, and no other page may embed it.
 HEADERS = {
   "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:;"
   " base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-  "Cache-Control": "no-cache",  # asked for anew after an update
+  "Cache-Control": "no-cache",  # so that an update takes effect
   "Referrer-Policy": "no-referrer",
   "X-Content-Type-Options": "nosniff",
 }
 
 
 class Guard:
-  """Adds `HEADERS`, and refuses uploads above `max_bytes` with status 413.
+  """Adds `HEADERS`, and refuses requests above `max_bytes` with status 413.
 
-  What the request announces counts, before any of it is read; and where it announces
-  nothing, or less than it sends, what has come.
+  A request is refused by its Content-Length before its body is read, or, without a
+  correct Content-Length, as soon as more than `max_bytes` have been received.
   """
 
   def __init__(self, app: ASGIApp, max_bytes: int):
@@ -29,25 +29,25 @@ class Guard:
     if scope["type"] != "http":
       await self._app(scope, receive, send)
       return
-    size = int(Headers(scope=scope).get("content-length", 0))
-    come = 0
+    announced = int(Headers(scope=scope).get("content-length", 0))
+    received = 0
 
-    async def receive_some() -> Message:
-      nonlocal come
-      if max(size, come) <= self._max_bytes:
+    async def receive_limited() -> Message:
+      nonlocal received
+      if max(announced, received) <= self._max_bytes:
         message = await receive()
-        come += len(message.get("body", b""))
-        if come <= self._max_bytes:
+        received += len(message.get("body", b""))
+        if received <= self._max_bytes:
           return message
       raise HTTPException(
         413,
         f"The upload is larger than {self._max_bytes / 1e6:g} MB.",
-        {"Connection": "close"},  # nobody reads the rest
+        {"Connection": "close"},  # the rest is not read
       )
 
-    async def send_more(message: Message) -> None:
+    async def send_with_headers(message: Message) -> None:
       if message["type"] == "http.response.start":
         MutableHeaders(scope=message).update(HEADERS)
       await send(message)
 
-    await self._app(scope, receive_some, send_more)
+    await self._app(scope, receive_limited, send_with_headers)

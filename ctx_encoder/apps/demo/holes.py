@@ -1,4 +1,4 @@
-"""Holes for those who do not want to paint one."""
+"""Ready-made holes for the page."""
 
 import functools
 
@@ -8,7 +8,7 @@ from PIL import Image
 
 from ctx_encoder import masks
 
-# As the page calls them, and as `masks.make_sampler` does.
+# Names in the API: kinds of `masks.make_sampler`.
 KINDS = {
   "center": "center",
   "block": "random_block",
@@ -16,11 +16,11 @@ KINDS = {
   "strokes": "brush",
 }
 
-_SIDE = 256  # that they are drawn with; they are stretched to the picture
+_SIDE = 256  # holes are drawn as squares of this side and stretched to the picture
 
 
 def draw(kind: str, width: int, height: int, seed: int = 0) -> np.ndarray:
-  """Returns a hole of one of `KINDS`, bool `[height, width]`, true = hole."""
+  """Draws a hole of one of `KINDS`; returns bool `[height, width]`, true = hole."""
   square = _sampler(kind)(jax.random.key(seed))
   gray = Image.fromarray(np.asarray(square[..., 0] * 255).astype(np.uint8))
   return np.asarray(gray.resize((width, height), Image.Resampling.BILINEAR)) > 127

@@ -1,4 +1,4 @@
-"""From an application to an address that a browser can open."""
+"""Binds an address, serves the application on it, and opens a browser."""
 
 import contextlib
 import errno
@@ -16,14 +16,14 @@ from ctx_encoder.inpaint import Inpainter
 
 
 def bind(host: str, port: int) -> socket.socket:
-  """Claims an address; nobody is answered yet.
+  """Binds a listening socket; requests wait until `serve` is called.
 
   Args:
     host: name or number of one of this machine's addresses.
-    port: 0 takes any that is free.
+    port: 0 = any free port.
 
   Raises:
-    OSError: it is in use, or not this machine's; the message says what to do.
+    OSError: the address is in use or not one of this machine's.
   """
   try:
     family, kind, protocol, _, address = socket.getaddrinfo(
@@ -33,10 +33,10 @@ def bind(host: str, port: int) -> socket.socket:
   except socket.gaierror as error:
     raise OSError(f"There is no host {host!r}: {error.strerror}.") from error
   try:
-    if os.name == "posix":  # a server that has just ended is no obstacle
+    if os.name == "posix":  # allows the port of a server that has just ended
       claimed.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     claimed.bind(address)
-    claimed.listen()  # of two that were bound, the second fails only here
+    claimed.listen()  # where two sockets could bind, the second fails here
   except OSError as error:
     claimed.close()
     if error.errno == errno.EADDRINUSE:
@@ -48,7 +48,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def url(bound: socket.socket) -> str:
-  """Returns the address to be opened in a browser of this machine."""
+  """Returns the URL for a browser on this machine."""
   host, port, *_ = bound.getsockname()
   if host in ("0.0.0.0", "::"):  # all addresses
     host = "127.0.0.1" if host == "0.0.0.0" else "::1"
@@ -65,17 +65,17 @@ def serve(
   """Serves page and API until Ctrl-C or SIGTERM.
 
   Args:
-    inpainter: what fills the holes.
-    bound: see `bind`.
-    limits: see `Limits`.
-    ready: called once, when requests are answered.
+    inpainter: fills the holes.
+    bound: socket from `bind`.
+    limits: limits on requests; None = defaults.
+    ready: called once, when the server accepts requests.
   """
   app = make_app(inpainter, limits)
   config = uvicorn.Config(
     app, log_level="warning", access_log=False, timeout_graceful_shutdown=5
   )
   server = _Server(config, ready)
-  with contextlib.suppress(KeyboardInterrupt):  # it has shut down, and passes it on
+  with contextlib.suppress(KeyboardInterrupt):  # raised again after the shutdown
     server.run(sockets=[bound])
 
 
@@ -90,10 +90,10 @@ class _Server(uvicorn.Server):
 
 
 def open_browser(address: str) -> None:
-  """Opens a browser where there is a screen to show it on."""
+  """Opens the default browser if there is a display."""
   screen = sys.platform != "linux" or any(
     os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
   )
   if screen:
-    # Some browsers keep the caller waiting until they are closed.
+    # In a thread: with some browsers the call blocks until they are closed.
     threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()

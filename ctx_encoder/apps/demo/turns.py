@@ -1,4 +1,4 @@
-"""One job at a time, and not too many that wait."""
+"""Queue that runs one job at a time and limits how many wait."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 
 class Busy(Exception):
-  """Enough are waiting already; `retry_after` says for how many seconds, about."""
+  """The queue is full; `retry_after` estimates when it will not be, in seconds."""
 
   def __init__(self, retry_after: int):
     super().__init__(f"Too many pictures are waiting; try again in {retry_after} s.")
@@ -16,33 +16,33 @@ class Busy(Exception):
 
 
 class Turns:
-  """Lets one in at a time, in the order of arrival.
+  """Runs one job at a time, in the order of arrival.
 
       async with turns.wait():
         ...
 
   Args:
-    places: how many may wait.
+    places: number of jobs that may wait.
   """
 
   def __init__(self, places: int):
     self._places = places
-    self._present = 0  # at work or waiting
-    self._seconds = 1.0  # that the last one took
-    self._door = asyncio.Lock()  # serves first whoever came first
+    self._present = 0  # jobs running or waiting
+    self._seconds = 1.0  # duration of the last job
+    self._lock = asyncio.Lock()  # first come, first served
 
   @contextlib.asynccontextmanager
   async def wait(self) -> AsyncIterator[None]:
-    """Waits for a turn, and ends it with the context.
+    """Context manager that waits for the turn of a job, and ends it.
 
     Raises:
-      Busy: all places to wait are taken.
+      Busy: the queue is full.
     """
     if self._present > self._places:
       raise Busy(max(1, math.ceil(self._present * self._seconds)))
     self._present += 1
     try:
-      async with self._door:
+      async with self._lock:
         began = time.monotonic()
         yield
         self._seconds = time.monotonic() - began

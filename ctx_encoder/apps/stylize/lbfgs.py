@@ -1,7 +1,8 @@
-"""L-BFGS on many problems side by side, each with its own step and its own past.
+"""Batched L-BFGS: independent problems, each with its own step size and history.
 
-There is no line search: the first step that lowers the loss is taken, which is nearly
-always the first one tried. So an update evaluates the loss and its gradient once.
+There is no line search: a step is taken if it lowers the loss, and halved otherwise.
+The first step tried is nearly always taken. Each update evaluates the loss and its
+gradient once.
 
 References: Liu and Nocedal, On the limited memory BFGS method for large scale
   optimization, Mathematical Programming 45, 1989.
@@ -21,15 +22,19 @@ _LBFGS = optax.scale_by_lbfgs(memory_size=10)
 
 
 class State(NamedTuple):
-  """Where the `B` problems are.
+  """State of `B` problems.
 
-  x, slope, direction: `[B, ...]`, the point, the gradient there, and where to go.
-  value, length: `[B]`, the loss there, infinite at the start, and how far to go.
-  memory: of past steps and gradients.
+  Attributes:
+    x: `[B, ...]`, current points.
+    gradient: `[B, ...]`, gradients at `x`.
+    direction: `[B, ...]`, search directions.
+    value: `[B]`, losses at `x`; infinite before the first update.
+    length: `[B]`, next step sizes, as multiples of `direction`.
+    memory: past steps and gradient differences.
   """
 
   x: jax.Array
-  slope: jax.Array
+  gradient: jax.Array
   direction: jax.Array
   value: jax.Array
   length: jax.Array
@@ -37,38 +42,38 @@ class State(NamedTuple):
 
 
 def start(x: jax.Array) -> State:
-  """Returns the state before the first update, which evaluates the loss at `x` itself.
+  """Returns the state before the first update, which evaluates the loss at `x`.
 
   Args:
     x: `[B, ...]` float32.
   """
-  nowhere, unknown = jnp.zeros_like(x), jnp.full(len(x), jnp.inf)
+  zeros, unknown = jnp.zeros_like(x), jnp.full(len(x), jnp.inf)
   memory = jax.vmap(_LBFGS.init)(x)
-  return State(x, nowhere, nowhere, unknown, jnp.ones(len(x)), memory)
+  return State(x, zeros, zeros, unknown, jnp.ones(len(x)), memory)
 
 
 def update(state: State, loss: Loss) -> State:
-  """Goes a step where that lowers the loss; elsewhere the next one is half as long.
+  """Takes the step of each problem if it lowers the loss; otherwise halves it.
 
   Args:
-    state: of `start` or the last update.
-    loss: `[B, ...]` to `[B]`, of which each value depends on its own x alone. A NaN is
-      not lower than anything: where the first value is one, it stays infinite.
+    state: from `start` or the last update.
+    loss: `[B, ...]` to `[B]`; each value depends only on its own problem's x. A step to
+      a NaN is never taken; if the first value is NaN, `value` stays infinite.
   """
-  step = _wide(state.length, state.x) * state.direction
+  step = _expand(state.length, state.x) * state.direction
   x = state.x + step
-  value, pull = jax.vjp(loss, x)
-  (slope,) = pull(jnp.ones_like(value))
-  newton, memory = jax.vmap(_LBFGS.update)(slope, state.memory, x)
-  # Where the loss is curved the other way, L-BFGS knows no minimum to go to.
-  convex = (_dot(slope - state.slope, step) > 0) & (_dot(newton, slope) > 0)
-  direction = _where(convex, -newton, _descent(slope))
+  value, vjp = jax.vjp(loss, x)
+  (gradient,) = vjp(jnp.ones_like(value))
+  newton, memory = jax.vmap(_LBFGS.update)(gradient, state.memory, x)
+  # Where the curvature is negative, use steepest descent instead.
+  convex = (_dot(gradient - state.gradient, step) > 0) & (_dot(newton, gradient) > 0)
+  direction = _where(convex, -newton, _descent(gradient))
   lower = value < state.value
-  # The first value is that of the point itself, and no step in any direction.
+  # The first update evaluates the start and makes no step, so it has no curvature.
   remember = lower & (convex | jnp.isinf(state.value))
   return State(
     x=_where(lower, x, state.x),
-    slope=_where(lower, slope, state.slope),
+    gradient=_where(lower, gradient, state.gradient),
     direction=_where(lower, direction, state.direction),
     value=_where(lower, value, state.value),
     length=_where(lower, jnp.ones_like(value), state.length / 2),
@@ -76,10 +81,10 @@ def update(state: State, loss: Loss) -> State:
   )
 
 
-def _descent(slope: jax.Array) -> jax.Array:
-  """Returns the way of steepest descent, of length 1 where it is not 0."""
-  norm = jnp.sqrt(_dot(slope, slope))
-  return -slope / _wide(jnp.where(norm > 0, norm, 1), slope)
+def _descent(gradient: jax.Array) -> jax.Array:
+  """Returns the direction of steepest descent, of length 1, or 0 for a 0 gradient."""
+  norm = jnp.sqrt(_dot(gradient, gradient))
+  return -gradient / _expand(jnp.where(norm > 0, norm, 1), gradient)
 
 
 def _dot(one: jax.Array, other: jax.Array) -> jax.Array:
@@ -87,8 +92,8 @@ def _dot(one: jax.Array, other: jax.Array) -> jax.Array:
 
 
 def _where(condition: jax.Array, one: jax.Array, other: jax.Array) -> jax.Array:
-  return jnp.where(_wide(condition, one), one, other)
+  return jnp.where(_expand(condition, one), one, other)
 
 
-def _wide(values: jax.Array, like: jax.Array) -> jax.Array:
+def _expand(values: jax.Array, like: jax.Array) -> jax.Array:
   return values.reshape(-1, *[1] * (like.ndim - 1))

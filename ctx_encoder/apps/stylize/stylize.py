@@ -1,7 +1,7 @@
-"""Neural style transfer: a photograph in the manner of a painting.
+"""Neural style transfer: gives a photograph the colours and textures of a painting.
 
-The picture's pixels are optimised until its textures are the painting's, while it goes
-on showing what the photograph shows.
+Optimises the pixels of a photograph so that their Gram matrices match the painting's
+and their content features stay the photograph's.
 
 References: Gatys, Ecker and Bethge, Image Style Transfer Using Convolutional Neural
   Networks, CVPR 2016; for the colours Gatys et al., Controlling Perceptual Factors in
@@ -22,21 +22,22 @@ from ctx_encoder.apps.stylize import lbfgs
 
 Stylize = Callable[[jax.typing.ArrayLike, jax.typing.ArrayLike], np.ndarray]
 
-_FAR = 0.1  # for pixels to be from the photograph's, in [0, 1]
+_PIXEL_SCALE = 0.1  # unit of pixel differences in the content term, in [0, 1]
 _TINY = 1e-6
-_MARGIN = 1 / 255  # to black and white at the start: the sine has no slope there
+_MARGIN = 1 / 255  # start inside [0, 1]: at its ends the sine has no gradient
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-  """What pictures are to become.
+  """Settings of the style transfer.
 
-  style_layers: whose Gram matrices are to be the painting's; () = all.
-  content_layers: whose features are to stay the photograph's; () = its pixels.
-  style_weight, content_weight, tv_weight: factors of the terms of `judge`.
-  steps: evaluations of the gradient, at most one update of the pixels each.
-  keep_colors: the painting is given the photograph's colours first, and not the
-    photograph the painting's.
+  Attributes:
+    style_layers: layers whose Gram matrices are compared; () = all.
+    content_layers: layers whose features are compared; () = the pixels.
+    style_weight, content_weight, tv_weight: weights of the terms of `loss_terms`.
+    steps: gradient evaluations, with at most one update of the pixels each.
+    keep_colors: match the painting's colours to the photograph's before the
+      optimisation, instead of the photograph's to the painting's.
   """
 
   style_layers: tuple[str, ...] = ()
@@ -49,11 +50,12 @@ class Recipe:
 
 
 class Targets(NamedTuple):
-  """What pictures are compared with.
+  """Targets of the style and content terms.
 
-  grams: of the paintings, `{layer: [B, C, C]}`, each divided by its h w.
-  content: of the photographs, `{layer: [B, h, w, C]}`; {} where it is their pixels.
-  photographs: `[B, H, W, 3]` in [0, 1].
+  Attributes:
+    grams: Gram matrices of the paintings, divided by h w, `{layer: [B, C, C]}`.
+    content: features of the photographs, `{layer: [B, h, w, C]}`; {} = use the pixels.
+    photographs: `[B, H, W, 3]` in [0, 1].
   """
 
   grams: dict[str, jax.Array]
@@ -62,35 +64,23 @@ class Targets(NamedTuple):
 
 
 def make_stylize(features: losses.FeatureFunction, recipe: Recipe) -> Stylize:
-  """Returns `stylize(photographs, paintings)`, jitted.
+  """Returns `stylize(photographs, paintings)`, jitted once per shape.
 
-  It takes uint8 `[B, H, W, 3]` twice and returns as much: each photograph in the manner
-  of the painting at its place. What becomes of one does not depend on the others. It is
-  compiled anew for every shape, and raises ValueError where the loss is not finite or
-  the shapes do not serve.
+  It takes uint8 photographs and paintings `[B, H, W, 3]` and returns the stylized
+  photographs, uint8 `[B, H, W, 3]`; examples are independent of each other. It raises
+  ValueError if the loss is not finite or the shapes differ.
 
   Minimises style_weight * style + content_weight * content + tv_weight *
-  total_variation, see `judge`, over angles a, with pixels (1 + sin a) / 2 in [0, 1], by
-  L-BFGS from the photograph on. First the photograph is given the painting's colours,
-  see `match_colors`: the Gram matrices alone would be slow to do that.
+  total_variation, the terms of `loss_terms`, by L-BFGS. The variables are angles a with
+  pixels (1 + sin a) / 2 in [0, 1]; the start is the photograph with the painting's
+  colours, see `match_colors`, which the Gram matrices would change only slowly.
 
   Args:
-    features: images in [0, 1] to `{layer: [B, h, w, C]}`, a pytree as those of
-      `models.feature_function` returns.
-    recipe: what the pictures are to become.
+    features: images in [0, 1] to `{layer: [B, h, w, C]}`, a pytree such as
+      `models.feature_function` and `random_filters.pyramid` return.
+    recipe: settings.
   """
-  weights = {
-    "style": recipe.style_weight,
-    "content": recipe.content_weight,
-    "total_variation": recipe.tv_weight,
-  }
   jit = functools.partial(jax.jit, compiler_options=xla.options())
-
-  def loss(features, targets, angles):
-    images = _pixels(angles)
-    terms = judge(features, images, targets, recipe)
-    weighted = (weights[name] * terms[name] for name in weights if weights[name])
-    return sum(weighted, start=jnp.zeros(len(images)))
 
   @jit
   def begin(features, photographs, paintings):
@@ -103,26 +93,41 @@ def make_stylize(features: losses.FeatureFunction, recipe: Recipe) -> Stylize:
     angles = jnp.arcsin(2 * jnp.clip(photographs, _MARGIN, 1 - _MARGIN) - 1)
     return targets, lbfgs.start(angles)
 
-  # In a loop of XLA's own, its CPU backend takes convolutions for three times as long.
+  # Not a loop inside XLA: in one, convolutions on the CPU take three times as long.
   @functools.partial(jit, donate_argnums=2)
   def update(features, targets, state):
-    return lbfgs.update(state, functools.partial(loss, features, targets))
+    return lbfgs.update(state, functools.partial(_loss, features, targets, recipe))
 
   @jit
   def end(state):
     return pixels.to_uint8(_pixels(state.x)), jnp.isfinite(state.value).all()
 
   def stylize(photographs, paintings):
-    _check(photographs, paintings)
+    _check_shapes(photographs, paintings)
     targets, state = begin(features, photographs, paintings)
     for _ in range(recipe.steps):
       state = update(features, targets, state)
     images, finite = end(state)
     if not finite:
-      raise ValueError("The loss is NaN or infinite: give lower weights.")
+      raise ValueError("The loss is NaN or infinite: use lower weights.")
     return np.asarray(images)
 
   return stylize
+
+
+def _loss(
+  features: losses.FeatureFunction, targets: Targets, recipe: Recipe, angles: jax.Array
+) -> jax.Array:
+  """Returns the weighted sum of the terms, `[B]`; terms of weight 0 are left out."""
+  images = _pixels(angles)
+  terms = loss_terms(features, images, targets, recipe)
+  weights = {
+    "style": recipe.style_weight,
+    "content": recipe.content_weight,
+    "total_variation": recipe.tv_weight,
+  }
+  weighted = (weights[name] * terms[name] for name in weights if weights[name])
+  return sum(weighted, start=jnp.zeros(len(images)))
 
 
 def make_targets(
@@ -131,14 +136,14 @@ def make_targets(
   paintings: jax.Array,
   recipe: Recipe,
 ) -> Targets:
-  """Returns what pictures are compared with.
+  """Computes the targets of `loss_terms`.
 
   Args:
     features, recipe: as for `make_stylize`.
     photographs, paintings: `[B, H, W, 3]` in [0, 1].
 
   Raises:
-    ValueError: a layer of the recipe is none of the features'.
+    ValueError: `features` does not return a layer of the recipe.
   """
   style = _pick(features(paintings), recipe.style_layers)
   content = {}
@@ -148,37 +153,36 @@ def make_targets(
   return Targets(grams, content, photographs)
 
 
-def judge(
+def loss_terms(
   features: losses.FeatureFunction, images: jax.Array, targets: Targets, recipe: Recipe
 ) -> dict[str, jax.Array]:
-  """How far pictures are from what they are to become.
+  """Style, content and smoothness terms of the loss.
 
   style = mean over layers of sum (G - S)^2 / sum S^2, where G and S are the Gram
-  matrices of picture and painting, divided by the number of positions.
+  matrices of image and painting, divided by the number of positions.
   content = mean over layers of sum (F - P)^2 / sum P^2, where F and P are the features
-  of picture and photograph; without layers mean (x - p)^2 / 0.1^2 over their pixels.
-  total_variation = `losses.total_variation` of the whole picture, per image.
-  Sums go over a picture's matrix or features; so, whatever network these are of, the
-  first two are about 1 where nothing agrees.
+  of image and photograph; without content layers, mean (x - p)^2 / 0.1^2 over pixels.
+  total_variation = `losses.total_variation` of the complete image, per image.
+  The first two are relative errors: about 1 for unrelated images in any network.
 
   Args:
     features, recipe: as for `make_stylize`.
     images: `[B, H, W, 3]` in [0, 1].
-    targets: see `make_targets`.
+    targets: from `make_targets`.
 
   Returns:
     `{"style", "content", "total_variation"}`, `[B]` float32 each.
 
   References:
-    Gatys et al., CVPR 2016, eq. 1 to 7, which have other factors.
+    Gatys et al., CVPR 2016, eq. 1 to 7, with other constant factors.
   """
   found = features(images)
   style = [_relative(_mean_gram(found[k]), gram) for k, gram in targets.grams.items()]
   content = [_relative(found[k], target) for k, target in targets.content.items()]
   if not content:
     squares = jnp.square(images - targets.photographs)
-    content = [jnp.mean(squares, axis=(1, 2, 3)) / _FAR**2]
-  # A barrier, or XLA takes a second to find out that this mask is all ones.
+    content = [jnp.mean(squares, axis=(1, 2, 3)) / _PIXEL_SCALE**2]
+  # The barrier keeps XLA from folding this constant mask, which takes it a second.
   everywhere = jax.lax.optimization_barrier(jnp.ones((*images.shape[:3], 1)))
   smoothness = losses.total_variation(images, everywhere, per="image")
   return {
@@ -189,15 +193,15 @@ def judge(
 
 
 def match_colors(images: jax.Array, others: jax.Array) -> jax.Array:
-  """Gives images the mean colour of others, and their covariance of colours.
+  """Matches the mean and covariance of an image's colours to another image's.
 
-  x -> A (x - mean) + other mean, with A = C^-1/2 (C^1/2 D C^1/2)^1/2 C^-1/2 for the
-  covariances C and D: of all maps that do so, the one that moves colours least. Cut off
-  at 0 and 1.
+  x -> A (x - mean) + mean of the other, with A = C^-1/2 (C^1/2 D C^1/2)^1/2 C^-1/2 for
+  the covariances C and D. Of all linear maps with this property it moves colours least.
+  The result is clipped to [0, 1].
 
   Args:
     images: `[B, H, W, 3]` in [0, 1].
-    others: `[B, h, w, 3]` in [0, 1].
+    others: `[B, h, w, 3]` in [0, 1], the colours to match.
 
   Returns:
     `[B, H, W, 3]` float32 in [0, 1].
@@ -216,17 +220,17 @@ def match_colors(images: jax.Array, others: jax.Array) -> jax.Array:
 
 
 def _colors(images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Returns images less their mean colour, that, and the covariance of colours."""
+  """Returns images minus their mean colour, the mean, and the covariance."""
   mean = jnp.mean(images, axis=(1, 2), keepdims=True)
   centred = images - mean
-  noise = jnp.eye(3)[None] * 1e-4  # of a hundredth: what has no colours has a root too
+  noise = jnp.eye(3)[None] * 1e-4  # keeps the covariance of grey images invertible
   return centred, mean, _mean_gram(centred) + noise
 
 
 def _power(matrices: jax.Array, exponent: float) -> jax.Array:
-  """Returns a power of symmetric positive matrices, `[B, 3, 3]`."""
+  """Returns a power of symmetric positive definite matrices, `[B, 3, 3]`."""
   values, vectors = jnp.linalg.eigh(matrices)
-  values = jnp.maximum(values, 1e-10) ** exponent  # rounding may make one negative
+  values = jnp.maximum(values, 1e-10) ** exponent  # rounding can give negative ones
   return jnp.einsum("bij,bj,bkj->bik", vectors, values, vectors, precision="highest")
 
 
@@ -234,7 +238,7 @@ def _pixels(angles: jax.Array) -> jax.Array:
   return (1 + jnp.sin(angles)) / 2
 
 
-def _check(photographs, paintings) -> None:
+def _check_shapes(photographs, paintings) -> None:
   shape = np.shape(photographs)
   if len(shape) != 4 or shape[3] != 3 or np.shape(paintings) != shape:
     raise ValueError(

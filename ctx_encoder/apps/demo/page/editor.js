@@ -1,16 +1,16 @@
-// A picture and the hole that is painted onto it.
+// A picture and the hole painted onto it.
 //
-// The hole is kept as the list of what was done, in pixels of the picture: undoing takes
-// the last one away, and the mask is drawn at full resolution only when it is asked for.
+// The hole is stored as a list of actions in pixels of the picture. Undo removes the last
+// action; the mask is drawn at full resolution only when it is needed.
 
 const HOLE = "#ff3fb4";
-const STRENGTH = 0.7; // with which the hole covers the picture
+const OPACITY = 0.7; // of the hole
 
 export class Editor {
   /**
    * @param {HTMLCanvasElement} canvas shows the picture
-   * @param {HTMLElement} ring shows how large the brush is
-   * @param {() => void} changed is called when the hole has changed
+   * @param {HTMLElement} ring shows the size of the brush
+   * @param {() => void} changed called after the hole has changed
    */
   constructor(canvas, ring, changed) {
     this.canvas = canvas;
@@ -26,7 +26,7 @@ export class Editor {
     listen("pointerdown", (event) => this.begin(event));
     listen("pointermove", (event) => this.move(event));
     listen("pointerup", (event) => this.end(event, true));
-    listen("pointercancel", (event) => this.end(event, false)); // it became a zoom
+    listen("pointercancel", (event) => this.end(event, false)); // the browser zooms instead
     listen("pointerleave", () => (ring.hidden = true));
     new ResizeObserver(() => this.fit()).observe(canvas.parentElement);
   }
@@ -60,7 +60,7 @@ export class Editor {
     this.changed();
   }
 
-  /** @param {HTMLCanvasElement} stamp of the picture's size, opaque = hole */
+  /** @param {HTMLCanvasElement} stamp a hole of the picture's size, opaque = hole */
   replace(stamp) {
     this.actions.push({ kind: "clear" }, { kind: "stamp", stamp });
     this.redraw();
@@ -72,7 +72,7 @@ export class Editor {
   }
 
   undo() {
-    // A ready-made hole took the place of another: both steps are one.
+    // A ready-made hole is two actions, which are undone together.
     if (this.actions.pop()?.kind === "stamp") this.actions.pop();
     this.redraw();
   }
@@ -87,11 +87,11 @@ export class Editor {
     context.fillStyle = "#000";
     context.fillRect(0, 0, canvas.width, canvas.height);
     const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
-    if (!blob) throw new Error("This browser cannot paint on so large a picture.");
+    if (!blob) throw new Error("This browser cannot handle so large a picture.");
     return blob;
   }
 
-  /** Fits the picture into its frame, sharp on dense screens. */
+  /** Fits the picture into its frame at the resolution of the screen. */
   fit() {
     if (!this.picture) return;
     const { canvas, layer, width, height } = this;
@@ -122,15 +122,15 @@ export class Editor {
     const { canvas, layer, picture } = this;
     const context = canvas.getContext("2d");
     context.globalAlpha = 1;
-    context.fillStyle = "#fff"; // under what is transparent, as the server has it
+    context.fillStyle = "#fff"; // under transparent pixels, as on the server
     context.fillRect(0, 0, canvas.width, canvas.height);
     context.imageSmoothingQuality = "high";
     context.drawImage(picture, 0, 0, canvas.width, canvas.height);
-    context.globalAlpha = STRENGTH;
+    context.globalAlpha = OPACITY;
     context.drawImage(layer, 0, 0);
   }
 
-  /** Position of a pointer in pixels of the picture. */
+  /** Returns the position of a pointer in pixels of the picture. */
   position(event) {
     const box = this.canvas.getBoundingClientRect();
     return [
@@ -140,7 +140,7 @@ export class Editor {
   }
 
   begin(event) {
-    // A second finger is no second brush.
+    // Ignore a second finger.
     if (!this.picture || event.button !== 0 || !event.isPrimary) return;
     this.canvas.setPointerCapture(event.pointerId);
     const { erasing: erase, radius } = this;
@@ -181,7 +181,7 @@ export class Editor {
   }
 }
 
-/** Does one thing to a hole that is opaque on transparent. */
+/** Applies an action to a hole, which is opaque on transparent. */
 function draw(context, action, scale, color) {
   const { width, height } = context.canvas;
   context.globalCompositeOperation = action.erase ? "destination-out" : "source-over";
@@ -199,7 +199,7 @@ function draw(context, action, scale, color) {
     context.beginPath();
     const [[x, y], ...rest] = action.points;
     context.moveTo(x * scale, y * scale);
-    // A line of no length is a dot; but some browsers want to be shown a direction.
+    // A short line draws a dot; some browsers draw nothing for a line of length 0.
     context.lineTo(x * scale + 0.01, y * scale);
     for (const [x, y] of rest) context.lineTo(x * scale, y * scale);
     context.stroke();

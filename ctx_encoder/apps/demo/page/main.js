@@ -1,25 +1,25 @@
-// Wires the page: which picture, which hole, what the server makes of them.
+// Controls of the page: picture, hole, request to the server, result.
 
 import { Editor } from "./editor.js";
 
 const MEANINGS = {
   strategy: {
-    auto: "chosen by the size of each hole",
-    whole: "the network sees the whole picture, made small",
-    crops: "it sees a square around each hole",
-    tiles: "it paints a large hole piece by piece",
+    auto: "tiles for long, thin holes, crops for all others",
+    whole: "the whole picture, scaled down, is the network's input",
+    crops: "a square around each hole is the network's input",
+    tiles: "a large hole is filled piece by piece at full resolution",
   },
   blend: {
-    none: "pixels as the network painted them",
-    feather: "the hole's border fades into the picture",
-    poisson: "colours are shifted to meet the border",
+    none: "the network's output is pasted unchanged",
+    feather: "the border of the hole fades into the picture",
+    poisson: "colours are shifted to match the surroundings",
   },
 };
 
 const $ = (id) => document.getElementById(id);
 const editor = new Editor($("canvas"), $("ring"), update);
 
-let info; // what the server says about itself
+let info; // answer to api/info
 let source; // { blob, name } of the picture
 let completed; // { blob, url } of the result
 let running; // AbortController of the request
@@ -30,7 +30,7 @@ let seed = 0; // of the next ready-made hole
 async function open(blob, name) {
   running?.abort();
   try {
-    if (blob.size > info.max_bytes) throw new Error(`It is above ${megabytes()} MB.`);
+    if (blob.size > info.max_bytes) throw new Error(`the file is larger than ${megabytes()} MB.`);
     const picture = await decode(blob);
     const pixels = picture.width * picture.height;
     if (pixels > info.max_pixels) {
@@ -42,10 +42,10 @@ async function open(blob, name) {
     $("size").textContent = `${picture.width} × ${picture.height}`;
     const ratio = picture.height / picture.width;
     const widest = $("frame").clientWidth;
-    // Both frames take the picture's shape; the two pixels are their border.
+    // Both frames have the picture's shape, plus two pixels of border.
     document.body.style.setProperty("--height", `${Math.round(widest * ratio) + 2}px`);
     editor.load(picture);
-    say("Paint over what is to be filled, then press the button.");
+    say("Paint over the part to replace, then press “Fill the hole”.");
   } catch (error) {
     say(`${name}: ${error.message}`, "bad");
   }
@@ -55,7 +55,7 @@ async function decode(blob) {
   try {
     return await createImageBitmap(blob, { imageOrientation: "from-image" });
   } catch {
-    throw new Error("this browser cannot show it. JPEG, PNG and WebP will do.");
+    throw new Error("this browser cannot show it. Use a JPEG, PNG or WebP file.");
   }
 }
 
@@ -73,7 +73,7 @@ async function readyMade(kind) {
   const answer = await ask(`api/mask?${query}`);
   if (!answer) return;
   const mask = await createImageBitmap(await answer.blob());
-  if (mask.width !== editor.width || mask.height !== editor.height) return; // another now
+  if (mask.width !== editor.width || mask.height !== editor.height) return; // replaced meanwhile
   const stamp = document.createElement("canvas");
   [stamp.width, stamp.height] = [width, height];
   const context = stamp.getContext("2d");
@@ -94,7 +94,7 @@ async function start() {
   const own = (running = new AbortController());
   update();
   const began = performance.now();
-  const tick = () => say(`At work … ${seconds(performance.now() - began)}`, "at-work");
+  const tick = () => say(`Filling … ${seconds(performance.now() - began)}`, "at-work");
   const clock = setInterval(tick, 100);
   tick();
   try {
@@ -129,12 +129,12 @@ async function start() {
   }
 }
 
-/** "312 ms in all, 48 ms to fill" */
-function timing(answer, whole) {
+/** Returns durations: "312 ms in total, 48 ms to fill". */
+function timing(answer, total) {
   const found = answer.headers.get("Server-Timing")?.matchAll(/(\w+);dur=([\d.]+)/g);
   const parts = Object.fromEntries([...(found ?? [])].map(([, what, ms]) => [what, ms]));
   const waited = parts.wait > 500 ? `, ${duration(parts.wait)} waiting` : "";
-  return `${duration(whole)} in all${waited}, ${duration(parts.complete)} to fill`;
+  return `${duration(total)} in total${waited}, ${duration(parts.complete)} to fill`;
 }
 
 function forget() {
@@ -151,7 +151,7 @@ function compare(original) {
   $("completed").src = original ? source.url : completed.url;
 }
 
-// Words
+// Messages and errors
 
 async function ask(path) {
   try {
@@ -173,7 +173,7 @@ async function problem(answer) {
 
 const reason = (error) =>
   error instanceof TypeError
-    ? "The server does not answer; is it still running?"
+    ? "The server does not answer. Is it still running?"
     : error.message;
 const seconds = (ms) => `${(ms / 1000).toFixed(ms < 9950 ? 1 : 0)} s`;
 const duration = (ms) => (ms < 995 ? `${Math.round(ms)} ms` : seconds(ms));
@@ -185,7 +185,7 @@ function say(text, how = "") {
   $("status").className = how;
 }
 
-/** Shows what can be done now. */
+/** Enables the controls that can be used now. */
 function update() {
   $("start").disabled = !running && !(source && editor.hasHole);
   $("start").textContent = running ? "Stop" : "Fill the hole";
@@ -200,16 +200,16 @@ function update() {
 function explain() {
   $("meaning").textContent = ["strategy", "blend"]
     .map((id) => `${$(id).value}: ${MEANINGS[id][$(id).value] ?? ""}`)
-    .join(" · ");
+    .join("\n");
 }
 
-// What the page listens to
+// Events
 
 const on = (id, name, listener) => $(id).addEventListener(name, listener);
 on("file", "change", ({ target }) => {
   const [file] = target.files;
   if (file) open(file, file.name);
-  target.value = ""; // the same one can be opened again
+  target.value = ""; // so that the same file can be opened again
 });
 on("brush", "click", () => ((editor.erasing = false), update()));
 on("eraser", "click", () => ((editor.erasing = true), update()));
@@ -271,7 +271,7 @@ $("name").textContent = info.name;
 $("side").textContent = `${info.image_size} × ${info.image_size}`;
 choices("strategy", info.strategies);
 choices("blend", info.blends);
-$("blend").value = "poisson"; // as the server has it where nothing is said
+$("blend").value = "poisson"; // the server's default
 explain();
 for (const kind of info.holes) {
   const text = kind[0].toUpperCase() + kind.slice(1);
