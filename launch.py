@@ -34,7 +34,8 @@ _DISTRIBUTED = flags.DEFINE_bool(
   "distributed",
   False,
   "Whether this is one of several processes that train together. JAX detects Slurm,"
-  " Open MPI, Cloud TPU and Kubernetes jobs; elsewhere the next three flags are needed.",
+  " Open MPI, Cloud TPU and Kubernetes jobs; elsewhere the next three flags are"
+  " needed.",
 )
 _COORDINATOR = flags.DEFINE_string(
   "coordinator", None, "HOST:PORT of process 0, reachable by the others."
@@ -53,10 +54,12 @@ def main(argv: list[str]) -> None:
     fail("--config is missing, for example --config=configs/photos_block.py:quick")
   try:
     # Of a file that cannot be loaded, absl raises the error at the first access.
-    workdir = pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / config.name)
+    workdir = pathlib.Path("runs", config.name)
     configuration.validate(config)
   except (ValueError, OSError) as error:
     fail(error)
+  if _WORKDIR.value:
+    workdir = pathlib.Path(_WORKDIR.value)
   # Imported here, so that --help and wrong flags answer at once.
   from ctx_encoder.training import trainer
 

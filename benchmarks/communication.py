@@ -1,16 +1,15 @@
-"""What devices tell each other in a training step, and when that is the limit.
+"""The communication of devices in a training step, and when it is the limit.
 
   python benchmarks/communication.py --generator photos --devices 8
 
-The step is compiled for so many devices (simulated on the CPU) and the collectives are
-read from what XLA made of it. From their bytes follows the model: a step of n devices
-takes the longer of
+The step is compiled for so many devices, simulated on the CPU, and the collectives are
+read from the compiled module. A step of n devices is modelled as the longer of
 
   compute   b * flops / rate                b images a device
   network   2 * bytes * (n - 1) / n / bandwidth + collectives * latency * log2(n)
 
-where a ring passes every byte twice, less each device's own share. --rate, --bandwidth
-and --latency are what one assumes of a device and its link.
+since a ring passes every byte twice, except each device's own share. --rate,
+--bandwidth and --latency describe a device and its link.
 """
 
 import math
@@ -29,7 +28,9 @@ import numpy as np
 import train_step
 
 from ctx_encoder import distributed
-from ctx_encoder.training import assembly as build
+from ctx_encoder.training import assembly
+from ctx_encoder.training.setup import Run
+from ctx_encoder.training.step import make_train_step
 
 _COLLECTIVE = re.compile(
   r"= (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)"
@@ -58,7 +59,7 @@ def main() -> None:
   )
   args = parser.parse_args()
 
-  run = build.run(train_step.network_settings(args), total_steps=1000)
+  run = assembly.run(train_step.network_settings(args))
   with harness.stock_layers():  # as on accelerators
     found = collectives(compiled_text(run, args))
   flops = train_step.useful_flops(run, args.batch_size) / args.batch_size
@@ -83,10 +84,11 @@ def main() -> None:
   harness.write(args, {"collectives": found, "flops": flops, "rows": rows})
 
 
-def compiled_text(run: build.Run, args) -> str:
-  """Returns the step as XLA has compiled it for the devices."""
+def compiled_text(run: Run, args) -> str:
+  """Returns the compiled module of the step for the devices."""
   mesh = distributed.data_mesh(args.devices)
-  state = jax.eval_shape(lambda: run.init(0, average=False))
+  optimizers = run.optimizers(run.generator, train_step.TOTAL_STEPS)
+  state = jax.eval_shape(lambda: run.init(jax.random.key(0), optimizers))
   places = distributed.of_state(mesh, state, args.sharding)
   shape = (args.batch_size, args.image_size, args.image_size, 3)
   batch = {
@@ -100,11 +102,13 @@ def compiled_text(run: build.Run, args) -> str:
     key.shape, key.dtype, sharding=distributed.replicated(mesh)
   )
   step = jax.jit(
-    run.train_step, in_shardings=(places, None, None), out_shardings=(places, None)
+    make_train_step(run, optimizers),
+    in_shardings=(places, None, None),
+    out_shardings=(places, None),
   )
   text = step.lower(state, batch, key).compile().as_text()
   if text is None:
-    raise SystemExit("this backend does not show the step as it compiled it")
+    raise SystemExit("this backend does not show the compiled step")
   return text
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved timing, the machine, tables and JSON."""
+"""Shared by the benchmarks: interleaved timing, the machine, tables and JSON."""
 
 import argparse
 import importlib.metadata
@@ -27,7 +27,7 @@ Step = Callable[[], Any]  # does its work and waits for it
 
 
 def parser(description: str | None, *, rounds: int = 5) -> argparse.ArgumentParser:
-  """Returns a parser with what every benchmark takes; 0 rounds = it takes no turns."""
+  """Returns a parser with the common arguments; 0 rounds = without --rounds."""
   made = argparse.ArgumentParser(
     description=description, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -40,10 +40,10 @@ def parser(description: str | None, *, rounds: int = 5) -> argparse.ArgumentPars
 
 
 def interleave(steps: Mapping[str, Step], rounds: int) -> dict[str, list[float]]:
-  """Returns the seconds of each step; all take turns, so that all meet the same noise.
+  """Returns the seconds of each step; they take turns, so noise affects all alike.
 
-  A turn is three times the step, as in training, where a step follows its like. The
-  first is not measured: it pays for the caches and threads that the others leave.
+  A turn is three times the step, as steps follow each other in training. The first is
+  not measured, since it refills caches after the other steps.
   """
   for step in steps.values():
     step()
@@ -70,7 +70,7 @@ def ratio(seconds: Mapping[str, Sequence[float]], name: str, to: str) -> float:
 
 
 def stock_layers():
-  """Returns a context in which what is traced uses `lax`'s convolutions and pooling."""
+  """Returns a context in which tracing takes `lax`'s convolutions and pooling."""
   return mock.patch.object(conv, "_by_platform", lambda fast, stock: stock)
 
 
@@ -87,7 +87,7 @@ def gemm_rate(seconds: float) -> float:
 
 
 def machine() -> dict[str, Any]:
-  """Describes where the figures come from."""
+  """Returns a description of the machine and the versions."""
   cpu = platform.processor() or platform.machine()
   info = pathlib.Path("/proc/cpuinfo")
   if info.exists():

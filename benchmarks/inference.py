@@ -1,9 +1,9 @@
-"""Seconds it takes to complete a batch of images: ours, in PyTorch and in Keras.
+"""Milliseconds to complete a batch of images: ours, in PyTorch and in Keras.
 
   python benchmarks/inference.py --generator photos --batch_sizes 1 16
 
-Ours is the one call from uint8 images and masks to uint8 images; the others are given
-float32 images, as their network takes them. All take turns. Run it on a quiet machine.
+Ours is one call from uint8 images and masks to uint8 images; the others get float32
+images, as their networks take them. All take turns. Run it on a quiet machine.
 """
 
 import harness
@@ -13,8 +13,7 @@ import numpy as np
 import train_step
 
 from ctx_encoder import pixels
-from ctx_encoder.config import schema as config
-from ctx_encoder.training import assembly as build
+from ctx_encoder.training import assembly
 from ctx_encoder.training.inference import make_complete
 
 
@@ -47,14 +46,11 @@ def main() -> None:
 
 def ours(args) -> harness.Step:
   """Returns a function that completes the images and waits for them."""
-  settings = config.default()
-  settings.model.generator = args.generator
-  settings.model.width = args.width
-  settings.data.image_size = args.image_size
-  generator = build.generator(settings)
+  settings = train_step.network_settings(args)
+  generator = assembly.generator(settings)
   size = (1, args.image_size, args.image_size, 3)
   variables = jax.jit(lambda: generator.init(jax.random.key(0), jnp.zeros(size)))()
-  complete = make_complete(generator, variables, build.task(settings))
+  complete = make_complete(generator, variables, assembly.view(settings))
   images, mask = train_step.examples(args)
   images = np.asarray(pixels.to_uint8(jnp.asarray(images / 2 + 0.5)))
   return lambda: np.asarray(complete(images, mask))

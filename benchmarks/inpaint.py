@@ -1,4 +1,4 @@
-"""How long filling a hole takes by each way in, and how much memory a large one.
+"""Time to fill a hole through each interface, and memory for a large picture.
 
   python benchmarks/inpaint.py --workdir runs/quickstart
 

@@ -1,10 +1,10 @@
-"""Images a second that the input pipeline gives, against what a training step takes.
+"""Images a second of the input pipeline.
 
   python benchmarks/input_pipeline.py --data FOLDER
 
-Without --data it writes folders of JPEGs of 256x256 and reads those. Each loader reads
-and decodes at every epoch (data.cache=none); memory is the peak of the process so far,
-after the first and after the last round: flat over epochs and over larger data sets.
+Without --data it writes folders of 256x256 JPEGs and reads those. Images are decoded
+again every epoch (data.cache=none). Memory is the peak of the process so far, after the
+first and after the last round; it should not grow with epochs or the data set.
 """
 
 import pathlib
@@ -17,8 +17,8 @@ import harness
 import numpy as np
 from PIL import Image
 
+from ctx_encoder import config as schema
 from ctx_encoder import data
-from ctx_encoder.config import schema
 
 
 def main() -> None:

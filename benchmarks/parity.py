@@ -1,13 +1,13 @@
-"""Are the losses and gradients of our step those of stock Flax layers?
+"""Compares losses and gradients of our step with those of stock Flax layers.
 
   python benchmarks/parity.py --generator photos --batch_size 16
 
-Along a training on stock layers, our step is taken from each of its states; prints how
-far losses, the hole's PSNR and the norms of the gradients are apart, relative to their
-size, and exits with 1 where losses are above --limit. (A gradient's norm may differ by
-more at a step where rounding pushes an activation across 0.) Then both train by
-themselves, and so does the stock step under XLA's default options: Adam turns rounding
-into differences that grow, and the last column says how much of them is that alone.
+Stock layers are trained, and our step is made from each of their states. Prints the
+relative differences of losses, the hole's PSNR and gradient norms; the exit code is 1
+if losses differ by more than --limit. (A gradient norm may differ by more where
+rounding pushes an activation across 0.) Then both train independently, and so do stock
+layers with XLA's default options: Adam amplifies rounding, and the last column shows how
+much of the differences that explains.
 """
 
 import sys
@@ -18,7 +18,7 @@ import numpy as np
 import train_step
 
 from ctx_encoder import xla
-from ctx_encoder.training import assembly as build
+from ctx_encoder.training import assembly
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
       control = trainer(args, None)
       control(None, 0)
 
-  along, alone, alone_control = [], [], []
+  same_state, independent, control_only = [], [], []
   expected: dict[str, float] = {}
   own_state = control_state = state = None
   for step in range(args.steps):
@@ -46,28 +46,35 @@ def main() -> None:
     if control:
       control_state, other = control(control_state, step)
     state, expected = stock(state, step)
-    along.append(apart(same, expected))
-    alone.append(apart(own, expected))
-    alone_control.append(apart(other, expected) if other else {})
+    same_state.append(differences(same, expected))
+    independent.append(differences(own, expected))
+    control_only.append(differences(other, expected) if other else {})
   harness.print_machine()
   print(
     f"{args.generator}, {args.image_size}x{args.image_size}, batch {args.batch_size},"
     f" width {args.width:g}, {args.steps} steps: largest relative differences"
   )
-  print(f"{'':24} {'same state':>11} {'by itself':>11} {'stock, default options':>23}")
+  print(
+    f"{'':24} {'same state':>11} {'independent':>11} {'stock, default options':>23}"
+  )
   for name in expected:
     largest = [
       max(step.get(name, np.nan) for step in steps)
-      for steps in (along, alone, alone_control)
+      for steps in (same_state, independent, control_only)
     ]
     print(f"{name:24} {largest[0]:11.1e} {largest[1]:11.1e} {largest[2]:23.1e}")
-  harness.write(args, {"same_state": along, "alone": alone, "control": alone_control})
-  losses = [v for step in along for k, v in step.items() if k.startswith("loss/")]
+  harness.write(
+    args,
+    {"same_state": same_state, "independent": independent, "control": control_only},
+  )
+  losses = [v for step in same_state for k, v in step.items() if k.startswith("loss/")]
   if max(losses) > args.limit:
     sys.exit(f"Above {args.limit:g}.")
 
 
-def apart(found: dict[str, float], expected: dict[str, float]) -> dict[str, float]:
+def differences(
+  found: dict[str, float], expected: dict[str, float]
+) -> dict[str, float]:
   return {name: abs(found[name] / value - 1) for name, value in expected.items()}
 
 
@@ -75,9 +82,8 @@ def trainer(args, options):
   """Returns `train(state, number) -> (state, {name: value})`; None starts it."""
   settings = train_step.network_settings(args)
   settings.log.grad_norms = True
-  run = build.run(settings, total_steps=1000)
-  start = jax.jit(lambda: run.init(0, average=False))()
-  step = jax.jit(run.train_step, compiler_options=options)
+  start, train_step_function = train_step.state_and_step(assembly.run(settings))
+  step = jax.jit(train_step_function, compiler_options=options)
 
   def train(state, number: int):
     # Smooth pictures, as photographs are: squares of 8 pixels.

@@ -89,7 +89,7 @@ def train_step(args, images: np.ndarray, mask: np.ndarray, mode: str):
     generator(args.generator, args.image_size, args.width),
     discriminator(args.image_size, args.width),
   )
-  complete, judge = networks
+  complete, discriminate = networks
   optimizers = [keras.optimizers.Adam(2e-4, beta_1=0.5) for _ in networks]
   for optimizer, network in zip(optimizers, networks, strict=True):
     optimizer.build(network.trainable_variables)
@@ -99,8 +99,8 @@ def train_step(args, images: np.ndarray, mask: np.ndarray, mode: str):
     with tf.GradientTape(persistent=True) as tape:
       outputs = complete((1 - hole) * real - hole, training=True)
       completed = (1 - hole) * real + hole * outputs
-      logits_real = judge(real, training=True)
-      logits_fake = judge(completed, training=True)
+      logits_real = discriminate(real, training=True)
+      logits_fake = discriminate(completed, training=True)
       judging = tf.reduce_mean(tf.nn.softplus(-logits_real))
       judging += tf.reduce_mean(tf.nn.softplus(logits_fake))
       error = tf.reduce_sum((outputs - real) ** 2 * hole) / (3 * tf.reduce_sum(hole))

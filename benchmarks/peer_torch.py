@@ -137,15 +137,18 @@ def train_step(args, images: np.ndarray, mask: np.ndarray, mode: str):
     for network in networks
   ]
   parameters = [list(network.parameters()) for network in networks]
-  complete, judge = networks
+  complete, discriminate = networks
   if mode.startswith("compiled"):
-    complete, judge = torch.compile(complete), torch.compile(judge)
+    complete, discriminate = torch.compile(complete), torch.compile(discriminate)
 
   def step():
     with _mixed(args, device):
       outputs = complete((1 - hole) * real - hole).float()
       completed = (1 - hole) * real + hole * outputs
-      logits_real, logits_fake = judge(real).float(), judge(completed).float()
+      logits_real, logits_fake = (
+        discriminate(real).float(),
+        discriminate(completed).float(),
+      )
     judging = F.softplus(-logits_real).mean() + F.softplus(logits_fake).mean()
     error = ((outputs - real) ** 2 * hole).sum() / (3 * hole.sum())
     painting = 0.999 * error + 0.001 * F.softplus(-logits_fake).mean()

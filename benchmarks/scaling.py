@@ -1,10 +1,10 @@
-"""What a step costs against batch, image and network size, and the number of devices.
+"""The cost of a step by batch, image and network size, and by number of devices.
 
   python benchmarks/scaling.py --batch_sizes 1 4 16 64 --widths 0.25 1 --devices 1 2
 
-One thing is varied at a time; the others stay at 16 images, 128 pixels, width 1, one
-device. (How cost and memory depend on the data set: `input_pipeline.py`.) Peak
-memory is that of a process of its own for each row, compiling included.
+One of them varies at a time; the others stay at 16 images, 128 pixels, width 1, one
+device. (For the size of the data set see `input_pipeline.py`.) Each row is a process,
+whose peak memory includes compiling.
 """
 
 import json
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def measure(args, options: dict) -> dict:
-  """Runs train_step.py in a process of its own."""
+  """Runs train_step.py in a new process."""
   with tempfile.TemporaryDirectory() as folder:
     output = pathlib.Path(folder, "figures.json")
     command = [sys.executable, str(pathlib.Path(__file__).with_name("train_step.py"))]

@@ -2,8 +2,8 @@
 
   python benchmarks/seeds.py --seeds 3 --width 0.25 --image_size 64
 
-Against one after the other, which is what `ctx-encoder sweep` does. Every model has
-weights, holes and pictures of its own.
+Compared with one after the other, as in `ctx-encoder sweep`. Every model has its own
+weights, holes and pictures.
 """
 
 import harness
@@ -13,7 +13,7 @@ import numpy as np
 import train_step
 
 from ctx_encoder import xla
-from ctx_encoder.training import assembly as build
+from ctx_encoder.training import assembly
 
 
 def main() -> None:
@@ -23,8 +23,7 @@ def main() -> None:
   parser.add_argument("--seeds", type=int, default=3, help="models (default: 3)")
   args = parser.parse_args()
 
-  settings = train_step.network_settings(args)
-  run = build.run(settings, total_steps=1000)
+  run = assembly.run(train_step.network_settings(args))
   rng = np.random.default_rng(0)
   shape = (args.seeds, args.batch_size, args.image_size, args.image_size, 3)
   batches = {
@@ -33,13 +32,11 @@ def main() -> None:
   }
   keys = jax.random.split(jax.random.key(0), args.seeds)
   options = xla.options()
-  init = jax.jit(lambda seed: run.init(seed, average=False))
-  states = [init(seed) for seed in range(args.seeds)]
+  made = [train_step.state_and_step(run, seed) for seed in range(args.seeds)]
+  states, step = [state for state, _ in made], made[0][1]
   together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-  one = jax.jit(run.train_step, donate_argnums=0, compiler_options=options)
-  all_at_once = jax.jit(
-    jax.vmap(run.train_step), donate_argnums=0, compiler_options=options
-  )
+  one = jax.jit(step, donate_argnums=0, compiler_options=options)
+  all_at_once = jax.jit(jax.vmap(step), donate_argnums=0, compiler_options=options)
 
   def by_vmap():
     nonlocal together

@@ -2,8 +2,7 @@
 
   python benchmarks/startup.py --config configs/photos_block.py:quick
 
-Starts launch.py anew each time, for a single step without a validation, and reads the
-line in which the run tells when its first step was made.
+Starts launch.py each time, reads the line with the time of its first step, and ends it.
 """
 
 import pathlib
@@ -39,15 +38,17 @@ def main() -> None:
         figures[state].append(first_step(args, workdir))
   harness.print_machine()
   print(f"{args.config}: seconds to the end of the first step")
-  print(f"{'':5} {'as the run tells':>17} {'from the command':>17}")
+  print(f"{'':5} {'in the output':>17} {'from the command':>17}")
   for state, pairs in figures.items():
-    told, waited = (statistics.median(column) for column in zip(*pairs, strict=True))
-    print(f"{state:5} {told:17.1f} {waited:17.1f}")
+    reported, waited = (
+      statistics.median(column) for column in zip(*pairs, strict=True)
+    )
+    print(f"{state:5} {reported:17.1f} {waited:17.1f}")
   harness.write(args, {"seconds": figures})
 
 
 def first_step(args, workdir: pathlib.Path) -> tuple[float, float]:
-  """Returns what a run tells of its first step, and how long that line took to come."""
+  """Returns the seconds that the line reports, and those until it appeared."""
   command = [sys.executable, "launch.py", f"--config={args.config}"]
   command += [f"--workdir={workdir}", f"--config.data.path={args.data}"]
   start = time.perf_counter()

@@ -1,10 +1,10 @@
-"""Seconds a training step takes: ours, on stock Flax layers, in PyTorch and in Keras.
+"""Seconds of a training step: ours, with stock Flax layers, in PyTorch and in Keras.
 
   python benchmarks/train_step.py --generator photos --batch_size 16
 
-All train the same networks on the same batch with the same losses, and take turns in
-one process. Our step masks and augments too; the others are given what it would make.
-A peer that is not installed is left out. Run it on a quiet machine.
+All train the same networks on the same batch with the same losses, in turns in one
+process. Our step masks and augments too; the others get masked images. A peer that is
+not installed is skipped. Run it on a quiet machine.
 """
 
 import importlib.util
@@ -15,12 +15,15 @@ import harness
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
-from ctx_encoder import distributed, masks, xla
-from ctx_encoder.config import schema as config
+from ctx_encoder import config, distributed, masks, xla
 from ctx_encoder.models.ops import conv
-from ctx_encoder.training import assembly as build
+from ctx_encoder.training import assembly
+from ctx_encoder.training.setup import Run
+from ctx_encoder.training.state import TrainState
+from ctx_encoder.training.step import TrainStep, make_train_step
+
+TOTAL_STEPS = 1000  # of the run that a step is taken from
 
 
 def main() -> None:
@@ -32,7 +35,7 @@ def main() -> None:
     nargs="*",
     default=["stock", "torch", "keras"],
     choices=("stock", "torch", "keras"),
-    help="what to compare with (default: all that are installed)",
+    help="implementations to compare with (default: all that are installed)",
   )
   parser.add_argument("--devices", type=int, default=1, help="to split the batch over")
   parser.add_argument("--trace", help="folder to write a profile of five steps to")
@@ -77,14 +80,14 @@ def main() -> None:
 
 
 def add_network_arguments(parser) -> None:
-  """Adds what says which networks to train, and on how many images a step."""
+  """Adds arguments for the networks and the batch."""
   parser.add_argument("--generator", choices=("photos", "monet"), default="photos")
   parser.add_argument("--batch_size", type=int, default=16)
   parser.add_argument("--image_size", type=int, default=128)
   parser.add_argument("--width", type=float, default=1.0)
 
 
-def network_settings(args) -> ConfigDict:
+def network_settings(args) -> config.Config:
   """Returns the default configuration with those networks."""
   settings = config.default()
   settings.model.generator = args.generator
@@ -94,7 +97,7 @@ def network_settings(args) -> ConfigDict:
 
 
 def peers(args, what: str) -> dict[str, harness.Step]:
-  """Returns {name: step} of the peers that are asked for and installed."""
+  """Returns {name: step} of the chosen peers that are installed."""
   images, mask = examples(args)
   found: dict[str, harness.Step] = {}
   for library, name in (("torch", "PyTorch"), ("keras", "Keras")):
@@ -102,14 +105,14 @@ def peers(args, what: str) -> dict[str, harness.Step]:
       continue
     needed = ("torch",) if library == "torch" else ("keras", "tensorflow")
     if not all(map(importlib.util.find_spec, needed)):
-      print(f"{name} is not installed: left out.")
+      print(f"{name} is not installed: skipped.")
       continue
     peer = importlib.import_module(f"peer_{library}")
     for mode in peer.MODES:
       step = getattr(peer, what)(args, images, mask, mode)
       try:
         step()
-      except Exception as error:  # a peer's compiler may lack what it needs
+      except Exception as error:  # a peer's compiler may not be installed
         print(f"{name} {mode} does not run: {type(error).__name__}: {error}"[:200])
       else:
         found[f"{name} {mode}"] = step
@@ -127,11 +130,11 @@ def examples(args) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ours(args, options=None) -> tuple[harness.Step, float]:
-  """Returns a step, compiled, and the floating-point operations it takes."""
+  """Returns a compiled step, and its floating-point operations."""
   settings = network_settings(args)
   settings.model.dtype = args.dtype
-  run = build.run(settings, total_steps=1000)
-  state = jax.jit(lambda: run.init(0, average=False))()
+  run = assembly.run(settings)
+  state, train_step = state_and_step(run)
   rng = np.random.default_rng(0)
   shape = (args.batch_size, args.image_size, args.image_size, 3)
   batch = {
@@ -139,10 +142,10 @@ def ours(args, options=None) -> tuple[harness.Step, float]:
     "index": np.arange(args.batch_size, dtype=np.int32),
   }
   mesh = distributed.data_mesh(args.devices)
-  whole = distributed.replicated(mesh)
-  state, key = jax.device_put((state, jax.random.key(0)), whole)
+  everywhere = distributed.replicated(mesh)
+  state, key = jax.device_put((state, jax.random.key(0)), everywhere)
   batch = jax.device_put(batch, distributed.split(mesh))
-  step = jax.jit(run.train_step, donate_argnums=0, out_shardings=whole)
+  step = jax.jit(train_step, donate_argnums=0, out_shardings=everywhere)
   lowered = step.lower(state, batch, key)
   compiled = lowered.compile(options)
 
@@ -154,22 +157,31 @@ def ours(args, options=None) -> tuple[harness.Step, float]:
   return train, useful_flops(run, args.batch_size)
 
 
-def useful_flops(run: build.Run, batch_size: int) -> float:
-  """Returns the operations that the convolutions and matrix products of a step need.
+def state_and_step(run: Run, seed: int = 0) -> tuple[TrainState, TrainStep]:
+  """Returns the initial state and the step, not jitted, of a run."""
+  optimizers = run.optimizers(run.generator, TOTAL_STEPS)
+  state = jax.jit(lambda: run.init(jax.random.key(seed), optimizers))()
+  return state, make_train_step(run, optimizers)
 
-  Two for each multiplication and addition. The generator runs forward once, and
-  backward to its parameters and, but for its first layer, to its input; so does the
-  discriminator, on real and on completed images, and back once more from the
+
+def useful_flops(run: Run, batch_size: int) -> float:
+  """Returns the operations of the convolutions and matrix products in a step.
+
+  A multiplication and an addition are two. The generator runs forward once, and
+  backward to its parameters and, except for its first layer, to its input; so does the
+  discriminator, for real and for completed images, and backward once more from the
   generator's loss to the completed images. A transposed convolution counts each product
-  of an input with a weight once; that fewer would do (`winograd`) counts for nothing.
+  of an input with a weight once, even where `winograd` needs fewer.
   """
-  size = run.task.image_size
-  inputs = jnp.zeros((1, size, size, run.task.channels))
+  size = run.view.image_size
+  inputs = jnp.zeros((1, size, size, run.view.channels))
   generator, first = _forward_flops(run.generator, inputs)
-  judged = jnp.zeros((1, run.task.judged_size, run.task.judged_size, 3))
-  discriminator, first_judging = _forward_flops(run.discriminator, judged)
+  side = run.objective.discriminator_size
+  discriminator, first_of_discriminator = _forward_flops(
+    run.discriminator, jnp.zeros((1, side, side, 3))
+  )
   total = 3 * generator - first
-  total += 2 * (3 * discriminator - first_judging) + discriminator
+  total += 2 * (3 * discriminator - first_of_discriminator) + discriminator
   return float(total * batch_size)
 
 

@@ -1,10 +1,10 @@
-"""Augmentation on the device: a pure function of a PRNG key and an image.
+"""Augmentation on the device: pure functions of a PRNG key and an image.
 
   augment = make_augment(image_size=128, rotation=10, zoom=0.2, flip_horizontal=0.5)
   images = for_examples(augment, key, index, images)
 
-What is off leaves no code in the traced step. Rotation and zoom are one resampling;
-without them crops and flips move pixels and do not change them.
+Operations of strength 0 are not traced. Rotation and zoom share one bilinear
+resampling; without them, crops and flips copy pixels exactly.
 """
 
 from collections.abc import Callable
@@ -15,8 +15,8 @@ import jax.numpy as jnp
 
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
 
-# One uniform draw in [-1, 1) each, whatever is on: turning one thing on or off does not
-# change what the same key means for the others.
+# All are drawn from [-1, 1) whatever is on: enabling one operation does not change the
+# values that the same key gives for the others.
 _DRAWS: tuple[str, ...] = (
   "rotation",
   "zoom",
@@ -48,46 +48,40 @@ def make_augment(
 ) -> Augment:
   """Returns `augment(key, image)`: `[H, W, 3]` to `[image_size, image_size, 3]`.
 
-  Images are float32 in [0, 1], H and W at least `image_size`; from larger ones a square
-  is cut out at a random place. The border is continued by reflection.
+  Images are float32 in [0, 1], H and W at least `image_size`; larger ones are cropped
+  at a random position. Outside the image, pixels are reflected.
 
   Args:
     image_size: side of the result in pixels.
-    rotation: largest rotation either way, degrees.
+    rotation: largest angle in either direction, degrees.
     zoom: the image is enlarged by a factor from [1, 1 + zoom].
-    crop: largest shift either way, vertical and horizontal, of the result's side.
+    crop: largest shift in either direction along both axes, as a share of `image_size`.
     flip_horizontal: probability of a left-right flip.
     flip_vertical: probability of an upside-down flip.
-    brightness: largest value that is added or taken away, on [0, 1].
-    contrast: distances from each channel's mean are multiplied by a factor from
-      [1 - contrast, 1 + contrast].
-    saturation: HSV saturation is multiplied by a factor from
-      [1 - saturation, 1 + saturation].
-    hue: largest turn of the hue either way, of the circle.
+    brightness: largest value that is added or subtracted, for values in [0, 1].
+    contrast: differences from each channel's mean are multiplied by 1 - contrast to
+      1 + contrast.
+    saturation: HSV saturation is multiplied by 1 - saturation to 1 + saturation.
+    hue: largest change of the hue in either direction; 1 = the full circle.
+
   Raises:
     ValueError: a strength is out of range; when traced, an image is too small.
   """
   _check_range(180, rotation=rotation)
   _check_range(4, zoom=zoom)
-  _check_range(0.5, crop=crop, hue=hue)
+  _check_range(0.5, crop=crop)
   _check_range(1, flip_horizontal=flip_horizontal, flip_vertical=flip_vertical)
-  _check_range(1, brightness=brightness, contrast=contrast, saturation=saturation)
+  colors = _make_colors(brightness, contrast, saturation, hue)
 
   def augment(key: jax.Array, image: jax.Array) -> jax.Array:
     draws = jax.random.uniform(key, (len(_DRAWS),), minval=-1.0)
     draw = dict(zip(_DRAWS, draws, strict=True))
     margins = _margins(image, image_size)
-    # The crop comes last: XLA on CPU would resample anew for every later use.
-    if flip_horizontal:
-      flips = draw["flip_horizontal"] < 2 * flip_horizontal - 1
-      image = jnp.where(flips, image[:, ::-1], image)
-    if flip_vertical:
-      flips = draw["flip_vertical"] < 2 * flip_vertical - 1
-      image = jnp.where(flips, image[::-1], image)
-    if brightness or contrast or saturation or hue:
-      image = colors(draw, image)
-    top = _integer(draw["top"], margins[0])
-    left = _integer(draw["left"], margins[1])
+    # The crop comes last: XLA on CPU would repeat the resampling for every later use.
+    image = _flipped(image, 1, draw["flip_horizontal"], flip_horizontal)
+    image = _flipped(image, 0, draw["flip_vertical"], flip_vertical)
+    image = colors(draw, image)
+    top, left = map(_integer, (draw["top"], draw["left"]), margins)
     if crop:
       top += jnp.round(crop * image_size * draw["shift_y"])
       left += jnp.round(crop * image_size * draw["shift_x"])
@@ -98,32 +92,52 @@ def make_augment(
       return jnp.clip(warp(image, matrix, image_size), 0, 1)
     return _slice(image, top, left, image_size, pad=round(crop * image_size))
 
-  def colors(draw: dict[str, jax.Array], image: jax.Array) -> jax.Array:
-    changed = image
-    if brightness:
-      changed = pix.adjust_brightness(changed, brightness * draw["brightness"])
-    if contrast:
-      changed = pix.adjust_contrast(changed, 1 + contrast * draw["contrast"])
-    changed = jnp.clip(changed, 0, 1)  # where HSV is defined
-    if saturation:
-      changed = pix.adjust_saturation(changed, 1 + saturation * draw["saturation"])
-    if hue:
-      changed = pix.adjust_hue(changed, hue * draw["hue"])
-    return jnp.clip(changed, 0, 1)
-
   return augment
+
+
+def _flipped(
+  image: jax.Array, axis: int, draw: jax.Array, probability: float
+) -> jax.Array:
+  if not probability:
+    return image
+  return jnp.where(draw < 2 * probability - 1, jnp.flip(image, axis), image)
+
+
+def _make_colors(
+  brightness: float, contrast: float, saturation: float, hue: float
+) -> Callable[[dict[str, jax.Array], jax.Array], jax.Array]:
+  """Returns (draws, image) to the image with its colours changed."""
+  _check_range(0.5, hue=hue)
+  _check_range(1, brightness=brightness, contrast=contrast, saturation=saturation)
+
+  def colors(draw: dict[str, jax.Array], image: jax.Array) -> jax.Array:
+    if not (brightness or contrast or saturation or hue):
+      return image
+    if brightness:
+      image = pix.adjust_brightness(image, brightness * draw["brightness"])
+    if contrast:
+      image = pix.adjust_contrast(image, 1 + contrast * draw["contrast"])
+    image = jnp.clip(image, 0, 1)  # the range that HSV is defined for
+    if saturation:
+      image = pix.adjust_saturation(image, 1 + saturation * draw["saturation"])
+    if hue:
+      image = pix.adjust_hue(image, hue * draw["hue"])
+    return jnp.clip(image, 0, 1)
+
+  return colors
 
 
 def for_examples(
   augment: Augment, key: jax.Array, index: jax.Array, images: jax.Array
 ) -> jax.Array:
-  """Returns every image augmented with the key `fold_in(key, index[i])`.
+  """Augments image i with the key `fold_in(key, index[i])`.
 
   Args:
-    augment: as from `make_augment`.
+    augment: see `make_augment`.
     key: PRNG key.
-    index: `[B]` int, the position in the global batch.
+    index: `[B]` int, positions in the global batch.
     images: `[B, H, W, 3]` float32 in [0, 1].
+
   Returns:
     `[B, image_size, image_size, 3]` float32 in [0, 1].
   """
@@ -133,25 +147,26 @@ def for_examples(
 
 
 def center_crop(images: jax.Array, image_size: int) -> jax.Array:
-  """Returns the middle square of `[..., H, W, C]`, `[..., image_size, image_size, C]`.
+  """Crops `[..., H, W, C]` to the central `[..., image_size, image_size, C]`.
 
   Raises:
-    ValueError: the images are smaller than that.
+    ValueError: the images are smaller than `image_size`.
   """
   top, left = (margin // 2 for margin in _margins(images, image_size))
   return images[..., top : top + image_size, left : left + image_size, :]
 
 
 def warp(image: jax.Array, matrix: jax.Array, size: int) -> jax.Array:
-  """Resamples an image through an affine map, bilinearly, reflecting at the border.
+  """Resamples an image through an affine map, bilinearly.
 
-  Output pixel (y, x) is the input at `matrix @ (y, x, 1)`, in pixels; the image is
-  continued by reflection about the centres of its outermost pixels.
+  Output pixel (y, x) is the input at `matrix @ (y, x, 1)`, in pixels. Outside the
+  image, pixels are reflected about the centres of the outermost ones.
 
   Args:
     image: `[H, W, C]` float, H and W at least 2.
     matrix: `[2, 3]`.
     size: side of the output in pixels.
+
   Returns:
     `[size, size, C]`.
   """
@@ -178,12 +193,12 @@ def warp(image: jax.Array, matrix: jax.Array, size: int) -> jax.Array:
 
 
 def _cell(coordinate: jax.Array, length: int) -> tuple[jax.Array, jax.Array]:
-  """Returns the pixel before a reflected coordinate, and how far beyond it lies."""
+  """Returns the pixel before a reflected coordinate, and the distance from it."""
   period = 2 * (length - 1)
   coordinate = jnp.abs(coordinate)
   coordinate = coordinate - period * jnp.floor(coordinate / period)
   coordinate = jnp.minimum(coordinate, period - coordinate)
-  # At most the last but one, so that the pixel after it exists.
+  # At most the last pixel but one: the next pixel must exist.
   before = jnp.clip(jnp.floor(coordinate), 0, length - 2)
   return before.astype(jnp.int32), coordinate - before
 
@@ -191,7 +206,7 @@ def _cell(coordinate: jax.Array, length: int) -> tuple[jax.Array, jax.Array]:
 def _crop_matrix(
   top: jax.Array, left: jax.Array, angle: jax.Array, scale: jax.Array, size: int
 ) -> jax.Array:
-  """Returns the `[2, 3]` map from an enlarged, turned crop back to the image."""
+  """Returns the `[2, 3]` map from a scaled and rotated crop to the image."""
   cos, sin = jnp.cos(angle) / scale, jnp.sin(angle) / scale
   middle = (size - 1) / 2
   return jnp.array(
@@ -214,7 +229,7 @@ def _slice(
 
 
 def _integer(draw: jax.Array, high: int) -> jax.Array:
-  """Maps [-1, 1) to the integers 0 to high, high among them, as a float."""
+  """Maps [-1, 1) to the integers from 0 to `high` inclusive, as floats."""
   return jnp.minimum(jnp.floor((draw + 1) / 2 * (high + 1)), high)
 
 
@@ -222,7 +237,8 @@ def _margins(images: jax.Array, image_size: int) -> tuple[int, int]:
   height, width = images.shape[-3:-1]
   if min(height, width) < image_size:
     raise ValueError(
-      f"Images of {height}x{width} are too small to cut {image_size}x{image_size} from."
+      f"Images of {height}x{width} pixels are too small for a crop of"
+      f" {image_size}x{image_size}."
     )
   return height - image_size, width - image_size
 

@@ -1,6 +1,7 @@
-"""One batch over all devices and processes: examples split, state copied or split."""
+"""The device mesh: placing arrays on it, and gathering values of all processes."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ _SMALLEST_SPLIT = 2**14
 
 
 def data_mesh(count: int | None = None) -> Mesh:
-  """Returns the first `count` devices, or all, along one axis, "data"."""
+  """Returns a mesh of the first `count` devices, or all, with one axis, "data"."""
   devices = jax.devices()[:count]
   return jax.make_mesh(
     (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices
@@ -20,7 +21,7 @@ def data_mesh(count: int | None = None) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """Returns the sharding of what every device holds a copy of."""
+  """Returns the sharding of arrays that every device holds a copy of."""
   return NamedSharding(mesh, PartitionSpec())
 
 
@@ -30,13 +31,13 @@ def split(mesh: Mesh, axis: int = 0) -> NamedSharding:
 
 
 def put(mesh: Mesh, tree: Any, axis: int | None = None) -> Any:
-  """Lays arrays of the host on the devices of all processes.
+  """Places host arrays on the devices of all processes.
 
   Args:
     mesh: the devices.
-    tree: NumPy arrays. Without an axis every process has the same ones; with one, each
-      has its contiguous part along it, in the order of the processes.
-    axis: to split them along, None = a copy for every device.
+    tree: NumPy arrays. Without an axis, the same on every process; with one, each
+      process passes its contiguous part along it, in the order of the processes.
+    axis: the axis to split over the devices; None = a copy on every device.
   """
   place = replicated(mesh) if axis is None else split(mesh, axis)
   if jax.process_count() == 1:
@@ -47,17 +48,23 @@ def put(mesh: Mesh, tree: Any, axis: int | None = None) -> Any:
 
 
 def local(mesh: Mesh, tree: Any) -> Any:
-  """Returns arrays as this process can use them by itself, whole."""
+  """Gathers arrays that are split over processes to host-local arrays."""
   if jax.process_count() == 1:
     return tree
-  return jax.device_get(jax.jit(lambda x: x, out_shardings=replicated(mesh))(tree))
+  return jax.device_get(_replicate(mesh)(tree))
+
+
+@functools.cache
+def _replicate(mesh: Mesh) -> Callable[[Any], Any]:
+  """Returns a jitted function that replicates its argument, one for each mesh."""
+  return jax.jit(lambda x: x, out_shardings=replicated(mesh))
 
 
 def sum_over_processes(values: Sequence[float]) -> list[float]:
-  """Returns the sums over all processes, in float64."""
+  """Returns the sums over all processes, computed in float64."""
   if jax.process_count() == 1:
     return list(values)
-  # As two float32 each, since JAX has no more: their sum has 48 bits.
+  # JAX has no float64 here: two float32 for each value keep 48 bits.
   exact = np.asarray(values, np.float64)
   high = exact.astype(np.float32)
   low = (exact - high).astype(np.float32)
@@ -66,12 +73,12 @@ def sum_over_processes(values: Sequence[float]) -> list[float]:
 
 
 def gather(x: np.ndarray) -> np.ndarray:
-  """Returns `[processes, ...]`, the arrays of all; all must give one of one shape."""
+  """Stacks one array of each process, all of the same shape: `[processes, ...]`."""
   return np.asarray(multihost_utils.process_allgather(x)).reshape(-1, *np.shape(x))
 
 
 def any_process(flag: bool) -> bool:
-  """Returns whether any process says so; all must ask at the same time."""
+  """Returns whether the flag is set on any process; all processes must call this."""
   if jax.process_count() == 1:
     return flag
   return bool(gather(np.asarray(flag)).any())
@@ -83,11 +90,10 @@ def of_state(mesh: Mesh, state: Any, strategy: str) -> Any:
   Args:
     mesh: the devices.
     state: arrays, or their shapes and types.
-    strategy: "replicated": every device has a copy. "sharded": parameters, optimiser
-      state and averages are split over the devices along their longest axis that can
-      be; each device then keeps and updates its share, and XLA gathers what a layer
-      needs when it needs it. Arrays of less than 2^14 values are copied: to gather
-      them would take longer than they save.
+    strategy: "replicated" (every device holds a copy) or "sharded" (each array is split
+      over the devices along its longest axis that their number divides; XLA gathers
+      parameters where a layer needs them). Arrays of less than 2^14 values are always
+      replicated: gathering them costs more time than splitting saves.
   """
 
   def one(leaf) -> NamedSharding:
@@ -100,7 +106,7 @@ def of_state(mesh: Mesh, state: Any, strategy: str) -> Any:
 
 
 def check_batch_size(mesh: Mesh, batch_size: int, accumulate: int = 1) -> None:
-  """Raises ValueError unless every device gets the same share of every part."""
+  """Raises ValueError unless devices times `accumulate` divides the batch size."""
   shares = mesh.size * accumulate
   if batch_size % shares:
     parts = f" times accumulate ({accumulate})" if accumulate > 1 else ""

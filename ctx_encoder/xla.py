@@ -1,8 +1,8 @@
 """Compiler options, the compilation cache, and huge pages.
 
-Where the platform is a CPU, XLA may hand convolutions and matrix products to YNNPACK,
-which runs the convolutions of these networks at a quarter of the speed of XLA's own
-and matrix products at four fifths (jaxlib 0.10.2, AMD Zen 4). `options` leaves it the
+On CPUs, XLA may pass convolutions and matrix products to YNNPACK, which runs the
+convolutions of these networks at a quarter of the speed of XLA's own code and matrix
+products at four fifths (jaxlib 0.10.2, AMD Zen 4). `options` restricts YNNPACK to
 reductions, where it is several times faster.
 """
 
@@ -13,16 +13,16 @@ import sys
 _LIBRARY = "xla_cpu_experimental_ynn_fusion_type"
 _TUNABLES = "GLIBC_TUNABLES"
 
-# For functions that run once: optimising them takes longer than running them.
+# Options for functions that run once: optimising them takes longer than running them.
 RUNS_ONCE = {"xla_backend_optimization_level": 0}
 
 
 @functools.cache
 def options() -> dict[str, str]:
-  """Returns compiler options for `jax.jit`, which takes them at the outermost level.
+  """Returns `compiler_options` for the outermost `jax.jit`.
 
-  Empty off the CPU, where XLA_FLAGS already sets the option, and where this XLA does
-  not have it.
+  Empty on other platforms than the CPU, where XLA_FLAGS already sets the option, and
+  where this version of XLA does not have it.
   """
   import jax
 
@@ -46,12 +46,11 @@ def cache_in(folder: str | os.PathLike) -> None:
 
 
 def use_huge_pages() -> None:
-  """Restarts this process with pages of 2 MiB, unless GLIBC_TUNABLES is set.
+  """Restarts this process with huge pages (2 MiB), unless GLIBC_TUNABLES is set.
 
-  XLA's CPU backend allocates the memory of a training step anew at every step. With
-  pages of 4 KiB the system spends up to a tenth of the step on it. glibc reads the
-  setting only when a process starts; other C libraries ignore it. Does nothing on other
-  systems than Linux.
+  XLA's CPU backend allocates memory anew at every training step. With pages of 4 KiB
+  the kernel spends up to a tenth of the step on that. glibc reads the setting when a
+  process starts; other C libraries ignore it. Does nothing on systems other than Linux.
   """
   if sys.platform == "linux" and _TUNABLES not in os.environ:
     os.environ[_TUNABLES] = "glibc.malloc.hugetlb=1"

@@ -1,4 +1,4 @@
-"""Augmentation against scipy, Pillow and scikit-image, and exact where it can be."""
+"""Augmentation against SciPy, Pillow and scikit-image; flips and crops exactly."""
 
 import functools
 
@@ -12,6 +12,7 @@ from skimage import color, transform
 
 from ctx_encoder import augment as augment_lib
 from ctx_encoder.augment import center_crop, for_examples, make_augment, warp
+from ctx_encoder.config import FIELDS, Augment
 
 SIDE = 24
 
@@ -76,12 +77,12 @@ class TestWarp:
       np.testing.assert_array_equal(result, np.rot90(image, times))
 
 
-def test_nothing_on_changes_nothing():
+def test_strengths_of_0_change_nothing():
   image = picture()
   np.testing.assert_array_equal(copies(image, 4), np.stack([image] * 4))
 
 
-def test_nothing_on_hands_the_image_through():
+def test_strengths_of_0_trace_nothing():
   augment = make_augment(image_size=SIDE)
   traced = jax.make_jaxpr(augment)(jax.random.key(0), jnp.asarray(picture())).jaxpr
   assert traced.outvars[0] is traced.invars[1]
@@ -91,7 +92,7 @@ def test_nothing_on_hands_the_image_through():
   ("name", "flipped"),
   [("flip_horizontal", np.fliplr), ("flip_vertical", np.flipud)],
 )
-def test_flips_are_exact_and_as_frequent_as_asked(name, flipped):
+def test_flips_are_exact_and_have_their_probability(name, flipped):
   image = picture()
   result = copies(image, 1000, **{name: 0.25})
   is_flipped = (result == flipped(image)).all((1, 2, 3))
@@ -101,7 +102,7 @@ def test_flips_are_exact_and_as_frequent_as_asked(name, flipped):
   assert (copies(image, **{name: 1.0}) == flipped(image)).all()
 
 
-def test_both_flips_are_drawn_apart():
+def test_the_two_flips_are_independent():
   image = picture()
   result = copies(image, 200, flip_horizontal=0.5, flip_vertical=0.5)
   kinds = [image, np.fliplr(image), np.flipud(image), np.rot90(image, 2)]
@@ -111,7 +112,7 @@ def test_both_flips_are_drawn_apart():
 
 
 def corners(image, result):
-  """Returns where in the image each result was cut out, exactly."""
+  """Returns the position of each crop in the image."""
   windows = np.lib.stride_tricks.sliding_window_view(image, result.shape[1:])[:, :, 0]
   found = []
   for one in result:
@@ -121,7 +122,7 @@ def corners(image, result):
   return np.array(found)
 
 
-def test_a_larger_image_is_cropped_at_every_place():
+def test_larger_images_are_cropped_at_every_position():
   image = picture(SIDE + 3, SIDE + 5)
   found = corners(image, copies(image, 600))
   tops, lefts = np.unique(found[:, 0]), np.unique(found[:, 1])
@@ -142,7 +143,7 @@ def test_crop_shifts_by_whole_pixels_and_reflects():
   assert abs(found.mean()) < 0.5
 
 
-def test_crop_can_be_half_of_a_large_image():
+def test_crop_of_half_of_a_larger_image():
   image = picture(SIDE + 4, SIDE + 4)
   padded = np.pad(image, ((12, 12), (12, 12), (0, 0)), mode="reflect")
   found = corners(padded, copies(image, 300, crop=0.5)) - 12
@@ -164,7 +165,7 @@ def angle_of(result, image):
   return angles[np.argmin(errors)]
 
 
-def test_rotation_turns_the_image_both_ways():
+def test_rotation_has_both_directions():
   """scikit-image's rotation by some angle within the bounds gives the same."""
   image = picture(seed=3)
   result = copies(image, 48, rotation=30)
@@ -175,7 +176,7 @@ def test_rotation_turns_the_image_both_ways():
 
 
 def test_zoom_enlarges_about_the_middle():
-  """An image that is its own coordinates tells where each pixel came from."""
+  """The image's values are its coordinates."""
   y, x = np.mgrid[:SIDE, :SIDE] / (SIDE - 1)
   image = np.stack([y, x, x], axis=-1).astype(np.float32)
   result = copies(image, 200, zoom=0.5)
@@ -205,7 +206,7 @@ def test_no_black_corners():
   np.testing.assert_allclose(result, 0.75, atol=1e-5)
 
 
-def test_brightness_adds_both_ways():
+def test_brightness_adds_and_subtracts():
   gray = np.full((SIDE, SIDE, 3), 0.5, np.float32)
   result = copies(gray, 200, brightness=0.2)
   assert (np.ptp(result, axis=(1, 2, 3)) < 1e-6).all()
@@ -234,7 +235,7 @@ def test_contrast_keeps_each_channels_mean():
 
 
 def test_contrast_of_gray_is_pillows():
-  """Where the channels agree, the mean that Pillow takes is the channels' mean."""
+  """For gray images Pillow's mean is the channels' mean."""
   gray = (0.2 + 0.6 * picture()[..., :1]).repeat(3, axis=-1)
   pillow = ImageEnhance.Contrast(Image.fromarray(np.rint(255 * gray).astype(np.uint8)))
   _, error = fitted(
@@ -263,7 +264,7 @@ def test_saturation_is_hsv_saturation():
   assert 1.4 < factors.max() <= 1.5
 
 
-def test_hue_turns_by_the_share_of_the_circle():
+def test_hue_changes_by_a_share_of_the_circle():
   image = picture()
 
   def change(turn):
@@ -276,7 +277,7 @@ def test_hue_turns_by_the_share_of_the_circle():
   assert 0.2 < turns.max() <= 0.25
 
 
-def test_everything_together_stays_in_range():
+def test_all_operations_together_stay_in_range():
   everything = {
     "rotation": 180,
     "zoom": 1.0,
@@ -311,7 +312,7 @@ def test_one_key_one_result_at_any_batch_size():
   assert (np.abs(other - whole).max((1, 2, 3)) > 0.05).all()
 
 
-def test_turning_one_thing_on_leaves_the_other_draws():
+def test_enabling_one_operation_keeps_the_draws_of_the_others():
   image = picture()
   flips = copies(image, 32, flip_horizontal=0.5)
   both = copies(image, 32, flip_horizontal=0.5, zoom=1e-6)
@@ -336,11 +337,11 @@ def test_center_crop_is_scipys_view_of_the_middle(shape, size):
   np.testing.assert_array_equal(center_crop(jnp.asarray(images[0]), size), expected[0])
 
 
-def test_too_small_an_image_is_refused():
+def test_too_small_images_are_refused():
   augment = make_augment(image_size=SIDE)
-  with pytest.raises(ValueError, match="24x23 are too small to cut 24x24"):
+  with pytest.raises(ValueError, match=r"24x23 pixels are too small .* 24x24"):
     augment(jax.random.key(0), jnp.zeros((24, 23, 3)))
-  with pytest.raises(ValueError, match="8x8 are too small"):
+  with pytest.raises(ValueError, match="8x8 pixels are too small"):
     center_crop(jnp.zeros((2, 8, 8, 3)), 9)
 
 
@@ -362,10 +363,9 @@ def test_strengths_out_of_range_are_refused(strength):
     make_augment(image_size=SIDE, **strength)
 
 
-def test_the_bounds_are_the_configurations():
-  from ctx_encoder.config import schema as config
-
-  for name, field in config.SCHEMA["augment"].items():
+def test_the_bounds_are_those_of_the_configuration():
+  for name in vars(Augment()):
+    field = FIELDS[f"augment.{name}"]
     make_augment(image_size=SIDE, **{name: field.low})
     make_augment(image_size=SIDE, **{name: field.high})
     with pytest.raises(ValueError, match=name):

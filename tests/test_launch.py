@@ -11,17 +11,16 @@ import sys
 
 import pytest
 
+from ctx_encoder import config as configuration
 from ctx_encoder.apps import cli
-from ctx_encoder.config import schema as configuration
-from ctx_encoder.evaluation import evaluate, figures
-from ctx_encoder.training import history
-from ctx_encoder.training import run as trainer
+from ctx_encoder.evaluation import compare, figures
+from ctx_encoder.training import history, loop, trainer
 from ctx_encoder.training.checkpoint import Checkpoints
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))
 
-# The report's models: two generators, each for three kinds of holes and all combined.
+# The report's models: two generators, for each kind of hole and all combined.
 REPORT = {
   f"{generator}_{name}": (generator, kind)
   for generator in ("photos", "monet")
@@ -39,11 +38,11 @@ def get_config(name, *variant):
 
 
 def cut_down(config):
-  """Makes the networks and images of a configuration as small as they can be."""
+  """Makes the networks and images of a configuration as small as possible."""
   side, full = 16, config.data.image_size
   if config.data.load_size:
     config.data.load_size = side * config.data.load_size // full
-  if config.reconstruction.overlap:  # a pixel of it, and the hole inside that
+  if config.reconstruction.overlap:  # one pixel around the hole
     config.reconstruction.overlap = 1
     config.masks.center_fraction = (side / 2 - 2) / side
   config.data.image_size = side
@@ -65,23 +64,23 @@ def test_every_configuration_trains(name, photographs, tmp_path, monkeypatch):
   said = []
   outcome = trainer.train(config, tmp_path, say=said.append)
   assert (outcome.step, outcome.reason) == (2, "finished")
-  assert evaluate.table(outcome.results) in said[-1]
-  assert math.isfinite(outcome.results[evaluate.MODEL]["psnr_hole"])
+  assert loop.table_of(outcome.results) in said[-1]
+  assert math.isfinite(outcome.results[compare.MODEL]["psnr_hole"])
 
   *training, validation = history.read(tmp_path / "metrics.jsonl")
   assert [line["step"] for line in training] == [1, 2]
   for line in (*training, validation):
     assert all(math.isfinite(value) for value in line.values())
-  for term, weight in config.loss_weights.items():
+  for term, weight in vars(config.loss_weights).items():
     assert (f"loss/{term}" in training[0]) == (weight > 0)
   assert Checkpoints(tmp_path / "checkpoints").steps() == [2]
   saved = Checkpoints(tmp_path / "checkpoints").read_config()
-  assert saved == json.loads(config.to_json_best_effort())
+  assert saved == json.loads(json.dumps(configuration.to_dict(config)))
   for file in ("results.json", "images/step_0000002.png"):
     assert (tmp_path / file).stat().st_size > 0
 
 
-def test_the_reports_models_are_there():
+def test_the_reports_models_have_configurations():
   for name, (generator, kind) in REPORT.items():
     config = get_config(name)
     assert config.model.generator == generator
@@ -100,7 +99,7 @@ def test_every_configuration_is_valid_new_and_documented(name):
   config, quick = module.get_config(), module.get_config("quick")
   for each in (config, quick):
     configuration.validate(each)
-    assert each.is_locked
+    assert isinstance(each, configuration.Config)
   assert config.name == name
   assert quick.name == f"{name}_quick"
   config.masks.kind = "changed"
@@ -111,7 +110,7 @@ def test_every_configuration_is_valid_new_and_documented(name):
   assert re.search(command, module.__doc__, re.MULTILINE)
 
 
-# launch.py in processes of its own
+# launch.py
 
 
 def launch(*arguments, cwd=ROOT, **environment):
@@ -130,40 +129,79 @@ BLOCK = "--config=configs/photos_block.py"
 
 @pytest.fixture(scope="module")
 def without_jax(tmp_path_factory):
-  """Returns a PYTHONPATH on which nothing slow can be imported."""
+  """Returns a PYTHONPATH on which importing a slow package ends the process."""
   folder = tmp_path_factory.mktemp("without_jax")
   for package in ("jax", "flax", "orbax", "tensorflow"):
     (folder / f"{package}.py").write_text("raise SystemExit('slow')")
   return os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
 
 
-@pytest.mark.parametrize(
-  ("arguments", "words"),
-  [
-    ([], "which one? For example --config=configs/photos_block.py:quick"),
-    ([BLOCK, "--config.masks.knid=brush"], "'masks.knid'; nearest: masks.kind"),
-    ([BLOCK, "--config.mask=brush"], "there is no field 'mask'"),
-    ([BLOCK, "--config.batch_size=many"], "--config.batch_size=many: invalid"),
-    ([BLOCK, "--config.batch_size=0"], "'batch_size' must be within [1, inf], not 0"),
-    ([BLOCK, "--config.masks.kind=blok"], "not 'blok' (did you mean 'random_block'?)"),
-    ([BLOCK, "--colour=red"], "Unknown command line flag 'colour'"),
-    ([BLOCK, "photos/"], "'photos/' is not a flag"),
-    (["--config=configs/none.py"], "No such file or directory: 'configs/none.py'"),
-    ([BLOCK + ":fast"], "A configuration has the variants quick and small, not 'fast'"),
-  ],
+# Arguments and a part of the one line about each.
+WRONG = (
+  ([], "--config is missing, for example --config=configs/photos_block.py:quick"),
+  ([BLOCK, "--config.masks.knid=brush"], "'masks.knid'; nearest: masks.kind"),
+  ([BLOCK, "--config.mask=brush"], "there is no field 'mask'"),
+  ([BLOCK, "--config.batch_size=many"], "--config.batch_size=many: "),
+  ([BLOCK, "--config.batch_size=0"], "'batch_size' must be within [1, inf], not 0"),
+  ([BLOCK, "--config.masks.kind=blok"], "not 'blok' (did you mean 'random_block'?)"),
+  ([BLOCK, "--colour=red"], "Unknown command line flag 'colour'"),
+  ([BLOCK, "photos/"], "'photos/' is not a flag"),
+  (["--config=configs/none.py"], "No such file or directory: 'configs/none.py'"),
+  ([BLOCK + ":fast"], "A configuration has the variants quick and small, not 'fast'"),
 )
-def test_what_is_wrong_is_one_line_at_once(arguments, words, without_jax, tmp_path):
+
+# Parses and validates as launch.py does, every line of input in a fork of its own.
+_FORKS = """
+import json, os, sys
+import launch
+for line in sys.stdin:
+  print("@", flush=True)
+  print("@", file=sys.stderr, flush=True)
+  child = os.fork()
+  if not child:
+    sys.argv = ["launch.py", *json.loads(line)]  # where config_flags finds the fields
+    launch.app.run(launch.main, flags_parser=launch.parse_flags)
+  print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def test_errors_are_one_line_before_anything_slow_is_imported(without_jax, tmp_path):
   workdir = tmp_path / "run"
-  ended = launch(*arguments, f"--workdir={workdir}", PYTHONPATH=without_jax)
-  assert ended.returncode == 1
-  assert ended.stdout == ""
-  assert ended.stderr.startswith("launch.py: ")
-  assert ended.stderr.count("\n") == 1
-  assert words in ended.stderr
+  calls = [[*arguments, f"--workdir={workdir}"] for arguments, _ in WRONG]
+  ended = subprocess.run(
+    [sys.executable, "-c", _FORKS],
+    input="\n".join(map(json.dumps, calls)),
+    cwd=ROOT,
+    env=os.environ | {"PYTHONPATH": without_jax},
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  assert ended.returncode == 0, ended.stderr
+  codes, errors = ended.stdout.split("@\n")[1:], ended.stderr.split("@\n")[1:]
+  for (arguments, words), code, error in zip(WRONG, codes, errors, strict=True):
+    assert code == "1\n", arguments
+    assert error.startswith("launch.py: "), error
+    assert error.count("\n") == 1, error
+    assert words in error
   assert not workdir.exists()
 
 
-def test_launch_trains_and_goes_on(photographs, tmp_path):
+def test_an_error_without_a_message_is_named_by_its_type():
+  import launch
+
+  for error, line in (
+    (ValueError(), "launch.py: ValueError"),
+    (OSError(""), "launch.py: OSError"),
+    (ValueError("\n \n"), "launch.py: ValueError"),
+    (ValueError("traceback\n  the reason\n"), "launch.py: the reason"),
+  ):
+    with pytest.raises(SystemExit) as ended:
+      launch.fail(error)
+    assert ended.value.code == line
+
+
+def test_launch_trains_and_resumes(photographs, tmp_path):
   arguments = [
     f"--config={ROOT / 'configs' / 'photos_center.py'}",
     f"--config.data.path={photographs}",
@@ -194,7 +232,7 @@ def test_launch_trains_and_goes_on(photographs, tmp_path):
   other = launch(*arguments, "--config.num_steps=2", "--config.seed=1", cwd=tmp_path)
   assert other.returncode == 1
   assert "seed: 0 in the checkpoint, 1 now" in other.stderr
-  assert other.stderr.startswith("launch.py: The checkpoint was made under another")
+  assert other.stderr.startswith("launch.py: The checkpoint was made with another")
   assert other.stderr.count("\n") == 1
 
 
@@ -212,7 +250,7 @@ def test_the_command_helps(capsys):
       assert summary in out
 
 
-def test_an_unknown_command_is_told(capsys):
+def test_an_unknown_command_is_named(capsys):
   assert cli.main(["paint"]) == 2
   out, err = capsys.readouterr()
   assert out == ""
@@ -221,7 +259,7 @@ def test_an_unknown_command_is_told(capsys):
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
-def test_every_command_explains_itself(name, capsys):
+def test_every_command_has_help(name, capsys):
   with pytest.raises(SystemExit) as ended:
     cli.main([name, "--help"])
   assert ended.value.code == 0
@@ -230,7 +268,7 @@ def test_every_command_explains_itself(name, capsys):
   assert f"ctx-encoder {name}" in out.split("\n", 1)[1]  # an example
 
 
-def test_a_missing_package_is_told(capsys, monkeypatch):
+def test_a_missing_package_is_named(capsys, monkeypatch):
   def missing(name):
     raise ModuleNotFoundError("No module named 'dm_pix'", name="dm_pix")
 
@@ -242,10 +280,10 @@ def test_a_missing_package_is_told(capsys, monkeypatch):
   )
 
 
-def test_the_configuration_is_listed(capsys):
+def test_the_fields_of_a_configuration_are_listed(capsys):
   assert cli.main(["config", "learning_rate"]) == 0
   assert capsys.readouterr().out == (
     "optimizer.learning_rate = 0.0002\n"
-    "    of the discriminator\n"
+    "    learning rate of the discriminator\n"
     "    float, at least 0, at most 10\n"
   )

@@ -1,4 +1,4 @@
-"""Pixels from bytes to what the networks see and back."""
+"""Conversions of pixels between bytes, [0, 1] and the networks' values."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def batch(seed=0):
   return images.astype(np.float32), mask
 
 
-def test_every_byte_comes_back():
+def test_bytes_survive_the_round_trip():
   levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
   values = pixels.from_uint8(levels)
   assert values.dtype == jnp.float32
@@ -30,7 +30,7 @@ def test_every_byte_comes_back():
   np.testing.assert_array_equal(back, levels)
 
 
-def test_bytes_are_the_nearest_and_are_cut_off():
+def test_bytes_are_rounded_and_clipped():
   values = np.asarray([-3, -0.001, 0.49, 0.51, 254.4, 254.6, 255.4, 400]) / 255
   expected = [0, 0, 0, 1, 254, 255, 255, 255]
   np.testing.assert_array_equal(pixels.to_uint8(jnp.asarray(values)), expected)
@@ -39,10 +39,10 @@ def test_bytes_are_the_nearest_and_are_cut_off():
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 def test_round_trip(normalization):
   images, mask = batch()
-  mask[:, 0, 0] = 0  # minmax knows no range of a picture that is all hole
+  mask[:, 0, 0] = 0  # minmax needs a known pixel
   scale = pixels.scale_of(images, mask, normalization)
   back = scale.restore(scale.normalize(images))
-  if normalization != "minmax":  # pixels of the hole may lie beyond the known range
+  if normalization != "minmax":  # pixels of the hole may be outside the known range
     np.testing.assert_allclose(back, images, atol=1e-6)
   known = np.broadcast_to(mask == 0, images.shape)
   np.testing.assert_allclose(back[known], images[known], atol=1e-6)
@@ -55,7 +55,7 @@ def test_round_trip(normalization):
     ("unit", lambda levels: levels / 255),
   ],
 )
-def test_by_the_formula_of_the_configuration(normalization, expected):
+def test_symmetric_and_unit_by_their_formulas(normalization, expected):
   levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
   images = pixels.from_uint8(levels)
   scale = pixels.scale_of(images, jnp.zeros_like(images), normalization)
@@ -65,7 +65,7 @@ def test_by_the_formula_of_the_configuration(normalization, expected):
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
-def test_every_byte_comes_back_from_the_networks(normalization):
+def test_bytes_survive_normalisation(normalization):
   levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
   images = pixels.from_uint8(levels)
   scale = pixels.scale_of(images, jnp.zeros_like(images), normalization)
@@ -73,7 +73,7 @@ def test_every_byte_comes_back_from_the_networks(normalization):
   np.testing.assert_array_equal(back, levels)
 
 
-def test_minmax_puts_each_image_s_known_pixels_on_minus_one_to_one():
+def test_minmax_maps_the_known_pixels_of_each_image_to_minus_one_to_one():
   images, mask = batch()
   normalized = pixels.scale_of(images, mask, "minmax").normalize(images)
   for i in range(3):
@@ -84,7 +84,7 @@ def test_minmax_puts_each_image_s_known_pixels_on_minus_one_to_one():
     np.testing.assert_allclose(known, expected, atol=1e-5)
 
 
-def test_minmax_sees_nothing_of_the_hole():
+def test_minmax_does_not_depend_on_the_hole():
   images, mask = batch()
   scale = pixels.scale_of(images, mask, "minmax")
   for hidden in (0.0, 1.0, np.nan):
@@ -101,13 +101,13 @@ def test_minmax_of_one_colour():
   np.testing.assert_allclose(scale.restore(normalized), images, atol=1e-6)
 
 
-def test_minmax_of_no_known_pixel_is_the_whole_range():
+def test_minmax_without_a_known_pixel_has_the_full_range():
   images = jnp.full((1, 4, 4, 3), 0.25)
   scale = pixels.scale_of(images, jnp.ones((1, 4, 4, 1)), "minmax")
   assert (scale.offset, scale.factor) == (0.5, 0.5)
 
 
-def test_restored_images_are_cut_off():
+def test_restored_images_are_clipped():
   for normalization in NORMALIZATIONS:
     images, mask = batch()
     scale = pixels.scale_of(images, mask, normalization)
@@ -116,7 +116,7 @@ def test_restored_images_are_cut_off():
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
-def test_scales_go_through_jit(normalization):
+def test_scales_are_traceable(normalization):
   images, mask = batch()
 
   @jax.jit

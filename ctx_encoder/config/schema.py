@@ -51,7 +51,7 @@ class Model(Section):
   )
   predict: str = field(
     "image",
-    "the whole image, only its centre half (patch), or what to add to the input"
+    "the complete image, only its centre half (patch), or what to add to the input"
     " (residual, best with masks.fill=smooth)",
     choices=("image", "patch", "residual"),
   )

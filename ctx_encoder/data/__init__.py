@@ -11,7 +11,14 @@ Nothing here uses the network unless data.download is set.
 
 from ctx_encoder.data.batches import decode_all, train_batches, validation_batches
 from ctx_encoder.data.examples import Examples, MissingData, Skipped, TooManyBadImages
-from ctx_encoder.data.load import Data, Processes, Summary, evaluation_settings, load
+from ctx_encoder.data.load import (
+  Data,
+  Processes,
+  Summary,
+  evaluation_settings,
+  from_arrays,
+  load,
+)
 from ctx_encoder.data.order import batch_indices, check_batch_size
 
 __all__ = [
@@ -26,6 +33,7 @@ __all__ = [
   "check_batch_size",
   "decode_all",
   "evaluation_settings",
+  "from_arrays",
   "load",
   "train_batches",
   "validation_batches",

@@ -39,7 +39,7 @@ class Summary:
 
   @property
   def where(self) -> str:
-    """The path, or "the embedded photographs"."""
+    """The path, or "the embedded photographs" or "arrays"."""
     return "the embedded photographs" if self.source == "samples" else self.path
 
   def skipped_line(self, show: int = 3) -> str:
@@ -138,6 +138,48 @@ def load(
     notice=found.notice,
   )
   return Data(train, validation, summary, found.labels)
+
+
+def from_arrays(train: np.ndarray, validation: np.ndarray | None = None) -> Data:
+  """Returns images that are in memory already, for `training.fit`.
+
+  Args:
+    train: uint8 `[N, S, S, 3]`, S = data.image_size, or data.load_size if that is set.
+    validation: uint8 `[M, S, S, 3]`; None = no validation.
+
+  Raises:
+    ValueError: an array has another type or shape, or `train` is empty.
+  """
+  if validation is None:
+    validation = train[:0]
+  skipped = Skipped({}, len(train) + len(validation))
+
+  def examples(split: str, images: np.ndarray) -> Examples:
+    images = np.asarray(images)
+    side = np.shape(train)[1:2]
+    square = images.ndim == 4 and images.shape[1:] == (*side, *side, 3)
+    if images.dtype != np.uint8 or not square:
+      raise ValueError(
+        f"The {split} images must be uint8 [N, S, S, 3], not {images.dtype}"
+        f" {list(images.shape)}."
+      )
+    names = tuple(f"{split}/{number:07d}" for number in range(len(images)))
+    return Examples(
+      names=names,
+      ids=example_ids(names),
+      image_size=images.shape[1],
+      images=images,
+      read=lambda index: images[index],
+      max_pixels=images[0].size if len(images) else 0,
+      skipped=skipped,
+      loader="pillow",
+    )
+
+  if not len(train):
+    raise ValueError("There are no training images.")
+  splits = examples("train", train), examples("validation", validation)
+  found = len(train) + len(validation)
+  return Data(*splits, Summary("arrays", "arrays", found, found, skipped, ""), {})
 
 
 def evaluation_settings(

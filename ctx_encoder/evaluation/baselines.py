@@ -1,15 +1,14 @@
-"""What completes a hole without learning: the figures that a network has to beat.
+"""Classical inpainting baselines.
 
 Every function takes an image, uint8 `[H, W, 3]`, and a mask, bool `[H, W]`, True for
-the hole, and returns the completed image, uint8; it sees nothing of the hole.
+the hole, and returns the completed image, uint8. It does not read the hole's pixels.
 """
 
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from typing import NamedTuple
 
 import numpy as np
-
-Baseline = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def mean_color(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -26,8 +25,7 @@ def telea(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
   """
   import cv2
 
-  known = np.where(mask[..., None], 0, image).astype(np.uint8)
-  return cv2.inpaint(known, mask.astype(np.uint8), 3, cv2.INPAINT_TELEA)
+  return _opencv(image, mask, cv2.INPAINT_TELEA)
 
 
 def navier_stokes(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -38,12 +36,11 @@ def navier_stokes(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
   """
   import cv2
 
-  known = np.where(mask[..., None], 0, image).astype(np.uint8)
-  return cv2.inpaint(known, mask.astype(np.uint8), 3, cv2.INPAINT_NS)
+  return _opencv(image, mask, cv2.INPAINT_NS)
 
 
 def biharmonic(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-  """The smoothest surface through what is known, by scikit-image; a second an image.
+  """The smoothest surface through the known pixels, by scikit-image; a second an image.
 
   References: Damelin and Hoang, On Surface Completion and Image Inpainting by
     Biharmonic Functions: Numerical Aspects, 2018.
@@ -58,18 +55,61 @@ def biharmonic(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
   return np.where(mask[..., None], painted, image).astype(np.uint8)
 
 
-# Name on the command line: the name to print, the function, the library it needs.
-BASELINES: dict[str, tuple[str, Baseline, str]] = {
-  "mean": ("mean colour", mean_color, "numpy"),
-  "telea": ("Telea", telea, "cv2"),
-  "navier_stokes": ("Navier-Stokes", navier_stokes, "cv2"),
-  "biharmonic": ("biharmonic", biharmonic, "skimage"),
+def _opencv(image: np.ndarray, mask: np.ndarray, method: int) -> np.ndarray:
+  import cv2
+
+  known = np.where(mask[..., None], 0, image).astype(np.uint8)
+  return cv2.inpaint(known, mask.astype(np.uint8), 3, method)
+
+
+class Baseline(NamedTuple):
+  """A baseline, its name in tables, the module it needs and how to install that."""
+
+  printed: str
+  complete: Callable[[np.ndarray, np.ndarray], np.ndarray]
+  module: str
+  package: str
+
+
+# By the name on the command line.
+BASELINES = {
+  "mean": Baseline("mean colour", mean_color, "numpy", "numpy"),
+  "telea": Baseline("Telea", telea, "cv2", "opencv-python-headless"),
+  "navier_stokes": Baseline(
+    "Navier-Stokes", navier_stokes, "cv2", "opencv-python-headless"
+  ),
+  "biharmonic": Baseline("biharmonic", biharmonic, "skimage", "scikit-image"),
 }
+DEFAULT = ("mean", "telea")
 
 
-def available(names: Sequence[str] = ("mean", "telea")) -> dict[str, Baseline]:
-  """Returns those of the baselines whose libraries are installed, by printed name."""
+def named(names: Sequence[str]) -> list[Baseline]:
+  """Returns baselines by name.
+
+  Raises:
+    ModuleNotFoundError: the library of one is not installed.
+  """
   chosen = [BASELINES[name] for name in names]
-  return {
-    printed: complete for printed, complete, library in chosen if find_spec(library)
-  }
+  for baseline in chosen:
+    if not find_spec(baseline.module):
+      raise ModuleNotFoundError(_missing(baseline))
+  return chosen
+
+
+def default() -> tuple[list[Baseline], list[str]]:
+  """Returns the default baselines whose libraries are installed, and what is missing.
+
+  Returns:
+    The baselines, and a sentence for each that had to be left out.
+  """
+  wanted = [BASELINES[name] for name in DEFAULT]
+  missing = [baseline for baseline in wanted if not find_spec(baseline.module)]
+  usable = [baseline for baseline in wanted if baseline not in missing]
+  return usable, [f"Left out: {_missing(baseline)}" for baseline in missing]
+
+
+def _missing(baseline: Baseline) -> str:
+  return (
+    f"The baseline {baseline.printed} needs {baseline.module}, which is not installed:"
+    f" pip install {baseline.package}"
+  )

@@ -1,10 +1,12 @@
-"""Pictures of images and of a run: labelled grids, and curves of losses and PSNR."""
+"""Grids of images with labels, and curves of a run's losses and PSNR."""
 
 import functools
+import io
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -39,14 +41,11 @@ def grid(
     ValueError: there are no images, their shapes differ, or labels are not as many as
       rows or columns.
   """
-  shapes = {np.shape(image) for row in rows for image in row}
-  if len(shapes) != 1 or len(shape := next(iter(shapes))) != 3 or shape[2] != 3:
-    raise ValueError(f"A grid takes images of one shape [H, W, 3], not {list(shapes)}.")
+  height, width = (scale * side for side in _one_size(rows))
   columns = max(len(row) for row in rows)
   _check_count("column_labels", column_labels, columns)
   _check_count("row_labels", row_labels, len(rows))
   _check_count("captions", captions, len(rows))
-  height, width = scale * shape[0], scale * shape[1]
   font = _font(min(24, max(11, width // 9)))
   line = math.ceil(1.3 * font.size)
   heads = [_wrap(label, font, width) for label in column_labels]
@@ -74,16 +73,59 @@ def grid(
       tile = Image.fromarray(np.asarray(image, np.uint8))
       canvas.paste(tile.resize((width, height), Image.Resampling.NEAREST), (x, y))
       if captions:
-        draw.text(
-          (x + width / 2, y + height + 1), captions[row][column], INK, font, "ma"
-        )
+        place = (x + width / 2, y + height + 1)
+        draw.text(place, captions[row][column], INK, font, "ma")
   return np.asarray(canvas)
 
 
 def save_png(path: str | os.PathLike, image: np.ndarray) -> None:
-  """Writes uint8 `[H, W, 3]`; a file of that name is replaced in one move."""
-  picture = Image.fromarray(np.asarray(image, np.uint8))
-  files.write(path, lambda new: picture.save(new, "PNG"))
+  """Writes uint8 `[H, W, 3]` as a PNG; an existing file is replaced in one move."""
+  files.write(Path(path), png(image))
+
+
+def png(image: np.ndarray) -> bytes:
+  """Returns a PNG of uint8 `[H, W, 3]` or `[H, W]`."""
+  file = io.BytesIO()
+  Image.fromarray(np.asarray(image, np.uint8)).save(file, "PNG", optimize=True)
+  return file.getvalue()
+
+
+class Panel(NamedTuple):
+  """A chart of a run's measurements over its epochs.
+
+  Attributes:
+    axis: label of the vertical axis; "logarithmic" makes it so.
+    factor: multiplies values.
+    series: {label: name in metrics.jsonl}.
+  """
+
+  axis: str
+  factor: float
+  series: dict[str, str]
+
+
+PANELS = {
+  "Reconstruction loss": Panel(
+    "loss, logarithmic",
+    1,
+    {"training": "loss/reconstruction", "validation": "eval/loss/reconstruction"},
+  ),
+  "Adversarial losses, training": Panel(
+    "loss", 1, {"generator": "loss/adversarial", "discriminator": "loss/discriminator"}
+  ),
+  "PSNR of the hole": Panel(
+    "PSNR (dB)", 1, {"training": "psnr_hole", "validation": "eval/psnr_hole"}
+  ),
+  "L1 of the hole": Panel("L1 (%)", 100, {"validation": "eval/l1_hole"}),
+}
+# Told apart by colour-blind readers too (Okabe and Ito, Color Universal Design).
+_COLORS = {
+  "training": "#0072B2",
+  "validation": "#D55E00",
+  "generator": "#009E73",
+  "discriminator": "#CC79A7",
+}
+_SMOOTHED = 40  # series with more points get a moving average over a twentieth of them
 
 
 def curves(
@@ -93,61 +135,103 @@ def curves(
   references: Mapping[str, float] | None = None,
   title: str = "",
 ) -> None:
-  """Draws losses and PSNR over the epochs of a run into one PNG.
+  """Draws the losses and the PSNR of a run over its epochs into one PNG.
 
   Three panels: reconstruction loss of training and validation; adversarial and
-  discriminator loss; PSNR of training and validation with the best validation marked.
-  A value is drawn where a line has it; values that are not finite leave a gap.
+  discriminator loss; PSNR of training and validation. Values that are not finite leave
+  a gap.
 
   Args:
-    path: file to write; replaced in one move.
-    history: one mapping per logged step, with "step", "epoch", and any of
-      "loss/reconstruction", "loss/adversarial", "loss/discriminator", "psnr_hole",
-      "eval/loss/reconstruction", "eval/psnr_hole".
+    path: file to write; an existing one is replaced in one move.
+    history: one mapping per logged step, with "step", "epoch", and any of the names in
+      `PANELS`.
     references: {name: PSNR in dB} of baselines, drawn as horizontal lines.
     title: title of the figure.
   """
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
-  from matplotlib.ticker import LogLocator
-
-  figure = Figure(figsize=(15, 4.5), dpi=100, layout="constrained")
-  canvas = FigureCanvasAgg(figure)
-  losses, adversarial, psnr = figure.subplots(1, 3)
+  figure = new_figure(15, 5)
   if title:
-    figure.suptitle(title)
+    figure.suptitle(plain(title))
+  titles = [name for name in PANELS if name != "L1 of the hole"]
+  for axes, name in zip(figure.subplots(1, 3), titles, strict=True):
+    lines = references if name == "PSNR of the hole" else None
+    draw_panel(axes, name, history, references=lines)
+  files.write(Path(path), figure_png(figure))
 
-  drawn = functools.partial(_draw_series, history=history)
-  drawn(losses, "loss/reconstruction", "training", color="C0", linewidth=1)
-  drawn(losses, "eval/loss/reconstruction", "validation", color="C1", marker="o")
-  _dress(losses, "Reconstruction loss", "loss")
-  # A loss falls by orders of magnitude in the first epochs.
-  if any(_series(history, name)[1].size for name in _RECONSTRUCTION):
-    losses.set_yscale("log")
-    losses.yaxis.set_major_formatter("{x:g}")
-    losses.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
-    losses.yaxis.set_minor_formatter("{x:g}")
 
-  drawn(adversarial, "loss/adversarial", "generator", color="C2", linewidth=1)
-  drawn(adversarial, "loss/discriminator", "discriminator", color="C3", linewidth=1)
-  _dress(adversarial, "Adversarial losses, training", "loss")
+def draw_panel(
+  axes: Any,
+  title: str,
+  history: Sequence[Mapping[str, Any]],
+  *,
+  references: Mapping[str, float] | None = None,
+) -> bool:
+  """Draws one of `PANELS`; returns whether there was anything to draw.
 
-  drawn(psnr, "psnr_hole", "training", color="C0", linewidth=1)
-  drawn(psnr, "eval/psnr_hole", "validation", color="C1", marker="o")
-  epochs, values = _series(history, "eval/psnr_hole")
-  if np.isfinite(values).any():
-    best = np.nanargmax(values)
-    label = f"best: {values[best]:.2f} dB, epoch {epochs[best]:g}"
-    psnr.plot(epochs[best], values[best], "k*", markersize=14, label=label)
+  Noisy series are pale, with their moving average over them. The validation with the
+  highest PSNR is marked.
+
+  Args:
+    axes: of matplotlib.
+    title: key of `PANELS`.
+    history, references: as for `curves`.
+  """
+  label, factor, series = PANELS[title]
+  found = {what: _series(history, name) for what, name in series.items()}
+  drawn = any(np.isfinite(values).any() for _, values in found.values())
+  for what, (epochs, values) in found.items():
+    if epochs.size:
+      _draw_series(axes, what, epochs, factor * values)
+  best, highest = best_validation(history)
+  if best is not None and title == "PSNR of the hole":
+    label_best = f"best: {highest:.2f} dB, epoch {best:.3g}"
+    axes.plot(best, highest, "k*", markersize=13, label=label_best, zorder=4)
+  elif best is not None and drawn:
+    axes.axvline(best, color="0.2", linestyle=":", label=f"best epoch, {best:.3g}")
   for number, (name, value) in enumerate((references or {}).items()):
     style = ("--", ":", "-.")[number % 3]
-    psnr.axhline(value, color="0.35", linestyle=style, label=f"{name}: {value:.2f} dB")
-  _dress(psnr, "PSNR of the hole", "dB", legend="lower right")
+    text = f"{plain(name)}: {value:.2f} dB"
+    axes.axhline(value, color="0.35", linestyle=style, label=text)
+  axes.set(title=title, xlabel="epoch", ylabel=label)
+  axes.grid(alpha=0.3)
+  # A loss falls by orders of magnitude in the first epochs.
+  if "logarithmic" in label and any(epochs.size for epochs, _ in found.values()):
+    _logarithmic(axes)
+  if axes.get_legend_handles_labels()[0]:
+    # Below the chart, where it hides no curve.
+    axes.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
+  else:
+    axes.text(0.5, 0.5, "nothing logged", transform=axes.transAxes, ha="center")
+  return drawn
 
-  files.write(path, lambda new: canvas.print_figure(new, format="png"))
+
+def best_validation(
+  history: Sequence[Mapping[str, Any]],
+) -> tuple[float | None, float]:
+  """Returns epoch and value of the highest validation PSNR; (None, nan) without."""
+  epochs, values = _series(history, "eval/psnr_hole")
+  if not np.isfinite(values).any():
+    return None, math.nan
+  best = np.nanargmax(values)
+  return float(epochs[best]), float(values[best])
 
 
-_RECONSTRUCTION = ("loss/reconstruction", "eval/loss/reconstruction")
+def new_figure(width: float, height: float, dpi: int = 100) -> Any:
+  """Returns a figure of matplotlib outside its global state; sizes in inches."""
+  from matplotlib.figure import Figure
+
+  return Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+
+
+def figure_png(figure: Any) -> bytes:
+  """Returns a figure of matplotlib as a PNG."""
+  file = io.BytesIO()
+  figure.savefig(file, format="png")
+  return file.getvalue()
+
+
+def plain(text: str) -> str:
+  """Keeps matplotlib from reading a name as a formula, or leaving it out."""
+  return text.replace("$", r"\$").lstrip("_")
 
 
 def _series(
@@ -159,21 +243,28 @@ def _series(
   return epochs, np.where(np.isfinite(values), values, np.nan)
 
 
-def _draw_series(axes, name, label, *, history, marker=None, **style) -> None:
-  epochs, values = _series(history, name)
-  if epochs.size:
-    # A single point has no line to be seen by.
-    marker = marker or ("o" if epochs.size == 1 else None)
-    axes.plot(epochs, values, label=label, marker=marker, markersize=4, **style)
+def _draw_series(axes: Any, what: str, epochs: np.ndarray, values: np.ndarray) -> None:
+  color, style = _COLORS[what], {"linewidth": 1}
+  if what == "validation" or epochs.size == 1:  # few points, one of them has no line
+    style = {"linewidth": 2, "marker": "o", "markersize": 4}
+  if epochs.size <= _SMOOTHED:
+    axes.plot(epochs, values, color=color, label=what, **style)
+    return
+  axes.plot(epochs, values, color=color, alpha=0.3, **style)
+  width = epochs.size // 20
+  windows = np.lib.stride_tricks.sliding_window_view
+  middle = windows(epochs, width).mean(axis=1)
+  smooth = windows(values, width).mean(axis=1)
+  axes.plot(middle, smooth, color=color, linewidth=2, label=f"{what}, moving average")
 
 
-def _dress(axes, title: str, unit: str, legend: str = "upper right") -> None:
-  axes.set(title=title, xlabel="epoch", ylabel=unit)
-  axes.grid(alpha=0.3)
-  if axes.get_legend_handles_labels()[0]:
-    axes.legend(fontsize=9, loc=legend)
-  else:
-    axes.text(0.5, 0.5, "nothing logged", transform=axes.transAxes, ha="center")
+def _logarithmic(axes: Any) -> None:
+  from matplotlib.ticker import LogLocator
+
+  axes.set_yscale("log")
+  axes.yaxis.set_major_formatter("{x:g}")
+  axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+  axes.yaxis.set_minor_formatter("{x:g}")
 
 
 @functools.cache
@@ -185,7 +276,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-  """Returns the text in lines not wider than `width`, where its words allow that."""
+  """Returns lines at most `width` wide; a longer word is a line of its own."""
   lines = [""]
   for word in text.split():
     longer = f"{lines[-1]} {word}".strip()
@@ -194,6 +285,14 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     else:
       lines.append(word)
   return lines
+
+
+def _one_size(rows: Sequence[Sequence[np.ndarray]]) -> tuple[int, int]:
+  """Returns height and width of all images; raises ValueError where they differ."""
+  shapes = {np.shape(image) for row in rows for image in row}
+  if len(shapes) != 1 or len(shape := next(iter(shapes))) != 3 or shape[2] != 3:
+    raise ValueError(f"A grid takes images of one shape [H, W, 3], not {list(shapes)}.")
+  return shape[:2]
 
 
 def _check_count(name: str, labels: Sequence, count: int) -> None:

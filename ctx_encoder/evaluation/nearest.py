@@ -1,4 +1,4 @@
-"""Nearest neighbours in the training set: a baseline, and a check of memorisation."""
+"""Nearest patches in the training set: a baseline, and a check of memorisation."""
 
 from collections.abc import Callable
 
@@ -15,13 +15,13 @@ def make_nearest(
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
   """Returns a baseline that copies the training patch whose surroundings fit best.
 
-  The known pixels within 16 of the hole are compared, by squared error at a quarter of
-  the resolution, with every training picture at every place, 4 pixels apart, where the
-  hole's bounding box and its surroundings lie inside. What lies there in the hole is
-  pasted.
+  The known pixels within 16 of the hole are compared with every training picture, at
+  all positions 4 pixels apart where the hole's bounding box and these surroundings fit
+  in, by squared error at a quarter of the resolution. The pixels of the best position
+  fill the hole.
 
   Args:
-    training: uint8 `[N, S, S, 3]`.
+    training: uint8 `[N, S, S, 3]`; 4 divides S.
     chunk: pictures compared at a time; it does not change the result.
 
   Returns:
@@ -34,8 +34,8 @@ def make_nearest(
   size = training.shape[1]
   if len(training) == 0 or size % _REDUCED:
     raise ValueError(
-      f"Training pictures must be some, with a side that {_REDUCED} divides; not"
-      f" {list(training.shape)}."
+      f"Training pictures must be [N, S, S, 3] with N > 0 and S a multiple of"
+      f" {_REDUCED}, not {list(training.shape)}."
     )
   small = _reduce(training.astype(np.float32))
 
@@ -45,7 +45,7 @@ def make_nearest(
     (top, bottom), (left, right) = _window(mask, size)
     hole = mask[top:bottom, left:right]
     known = _reduce(1 - hole[None, ..., None].astype(np.float32))
-    # A reduced pixel counts where it is wholly known.
+    # A reduced pixel counts if all its pixels are known.
     weight = (known == 1).astype(np.float32)
     wanted = _reduce(image[None, top:bottom, left:right].astype(np.float32))
     best = (np.inf, 0, 0, 0)
@@ -69,15 +69,15 @@ def make_nearest(
 def patch_distances(
   patches: np.ndarray, training: np.ndarray, *, chunk: int = 64
 ) -> np.ndarray:
-  """Returns how far each patch is from the training patch that is nearest to it.
+  """Returns the distance of each patch to its nearest training patch.
 
-  Root mean squared difference, over all training pictures and all places 4 pixels
-  apart, at a quarter of the resolution. A generator that copies what it has seen gives
-  completions that are nearer to a training patch than the true ones are.
+  The root mean squared difference at a quarter of the resolution, minimised over all
+  training pictures and all positions 4 pixels apart. Completions of a generator that
+  copies its training pictures have smaller distances than the true patches.
 
   Args:
-    patches: uint8 `[M, h, w, 3]`, what completed or true pictures show in the hole's
-      bounding box; 4 divides h and w.
+    patches: uint8 `[M, h, w, 3]`, the pixels of completed or true pictures in the
+      hole's bounding box; 4 divides h and w.
     training: uint8 `[N, S, S, 3]`.
     chunk: training pictures compared at a time; it does not change the result.
 
@@ -100,7 +100,7 @@ def patch_distances(
 
 @jax.jit
 def _errors(pictures, wanted, weight):
-  """Sums weight * (picture - wanted)^2 at every place, by three correlations."""
+  """Sums weight * (picture - wanted)^2 at every position, by correlations."""
   pictures, wanted = pictures / 255, wanted / 255
 
   def correlate(images, kernel):
@@ -121,7 +121,7 @@ def _errors(pictures, wanted, weight):
 
 
 def _window(mask: np.ndarray, size: int):
-  """Returns the rows and columns of the hole and its margin, multiples of 4 apart."""
+  """Returns the rows and columns of the hole with its margin, multiples of 4."""
   limits = []
   for axis in (1, 0):
     (places,) = np.nonzero(mask.any(axis=axis))
@@ -132,7 +132,7 @@ def _window(mask: np.ndarray, size: int):
 
 
 def _reduce(images: np.ndarray) -> np.ndarray:
-  """Returns the means of squares of 4x4 pixels."""
+  """Returns the means over blocks of 4x4 pixels."""
   n, h, w, c = images.shape
   blocks = images.reshape(n, h // _REDUCED, _REDUCED, w // _REDUCED, _REDUCED, c)
   return blocks.mean(axis=(2, 4))

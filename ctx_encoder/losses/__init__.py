@@ -1,6 +1,6 @@
-"""Loss terms as functions of arrays; importing them loads jax and nothing else.
+"""Losses as functions of arrays; importing them loads jax and NumPy only.
 
-All return one float32 value an image; `docs/losses.md` has a table of them.
+Each returns one float32 value per image; `docs/losses.md` lists them with formulas.
 """
 
 from ctx_encoder.losses.adversarial import (
@@ -15,8 +15,13 @@ from ctx_encoder.losses.adversarial import (
   wasserstein_discriminator_loss,
   wasserstein_generator_loss,
 )
-from ctx_encoder.losses.combine import Weight, by_step, combine, warm_up
-from ctx_encoder.losses.penalties import gradient_penalty, r1_penalty, r2_penalty
+from ctx_encoder.losses.combine import Weight, combine
+from ctx_encoder.losses.penalties import (
+  gradient_penalty,
+  lazy_penalty,
+  r1_penalty,
+  r2_penalty,
+)
 from ctx_encoder.losses.perceptual import (
   FeatureFunction,
   content_loss,
@@ -39,7 +44,6 @@ __all__ = [
   "Weight",
   "bce_discriminator_loss",
   "bce_generator_loss",
-  "by_step",
   "combine",
   "content_loss",
   "discounted_weights",
@@ -49,6 +53,7 @@ __all__ = [
   "gram_matrix",
   "hinge_discriminator_loss",
   "hinge_generator_loss",
+  "lazy_penalty",
   "least_squares_discriminator_loss",
   "least_squares_generator_loss",
   "masked_charbonnier",
@@ -63,7 +68,6 @@ __all__ = [
   "split",
   "style_loss",
   "total_variation",
-  "warm_up",
   "wasserstein_discriminator_loss",
   "wasserstein_generator_loss",
 ]

@@ -1,9 +1,9 @@
-"""The game between the generator and the discriminator, on logits.
+"""Adversarial losses of the discriminator and the generator, on logits.
 
-Every function takes `[B]` or `[B, ...]` logits (patches, as of a PatchGAN, are
-averaged) and returns one value an image. Each game has a loss for either side; what
-`fake_patches` gives may be passed to both, so that a patch that sees nothing of a hole
-is not called fake. Averages over the fake patches alone are 0 where there is none.
+Logits are `[B, ...]`, one for each patch of a PatchGAN; losses are means over patches,
+`[B]`. Patches whose receptive field contains no pixel of the hole can be labelled as
+real: pass the result of `fake_patches` as `fake=` to both losses. The generator's loss
+is then the mean over the fake patches, 0 where there is none.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ctx_encoder.losses import _shapes
+from ctx_encoder import shapes
 
 Penalty = Callable[[jax.Array], jax.Array]
 
@@ -24,23 +24,22 @@ def bce_discriminator_loss(
   smoothing: float = 0.0,
   fake: jax.Array | None = None,
 ) -> jax.Array:
-  """Binary cross-entropy of telling real images from completed ones.
+  """Binary cross-entropy of the discriminator.
 
   L = -(1 - s) log D(real) - s log(1 - D(real)) - log(1 - D(fake)), D = sigmoid(logits),
   s = smoothing, each averaged over the patches of an image.
 
   Args:
-    logits_real: `[B, ...]` float, of real images.
-    logits_fake: same shape, of completed images.
+    logits_real: `[B, ...]` float, for real images.
+    logits_fake: same shape, for completed images.
     smoothing: in [0, 0.5); real images are labelled 1 - smoothing (one-sided).
-    fake: `[B, ...]`, 1 where a patch counts as fake and 0 where it counts as real;
-      1 unless given.
+    fake: `[B, ...]` of any type, 1 = patch labelled fake, 0 = labelled real; None = 1.
 
   Returns:
-    `[B]` float32, at least 0; 2 log 2 = 1.386 where the discriminator has no idea.
+    `[B]` float32, at least 0; 2 log 2 = 1.386 for logits of 0.
 
   Raises:
-    ValueError: shapes do not match, or `smoothing` is out of its range.
+    ValueError: shapes do not match, or `smoothing` is out of range.
 
   References:
     Goodfellow et al., Generative Adversarial Networks, 2014, eq. 1;
@@ -59,19 +58,20 @@ def bce_discriminator_loss(
 def bce_generator_loss(
   logits_fake: jax.Array, *, saturating: bool = False, fake: jax.Array | None = None
 ) -> jax.Array:
-  """The generator's side of binary cross-entropy.
+  """Binary cross-entropy of the generator: the non-saturating logistic loss.
 
-  L = -log D(fake), or log(1 - D(fake)) with `saturating`, averaged over patches.
+  L = -log D(fake) = softplus(-logits), or with `saturating` the minimax loss
+  log(1 - D(fake)), averaged over patches.
 
   Args:
-    logits_fake: `[B, ...]` float, of completed images.
-    saturating: whether to take the game's own loss, whose gradient vanishes where the
-      discriminator is sure.
-    fake: `[B, ...]`, 1 where a patch counts; 1 unless given.
+    logits_fake: `[B, ...]` float, for completed images.
+    saturating: whether to use the minimax loss, whose gradient vanishes where the
+      discriminator classifies completed images correctly.
+    fake: `[B, ...]` of any type, 1 = patch included in the mean; None = 1.
 
   Returns:
-    `[B]` float32, at least 0 (at most 0 if saturating); log 2 = 0.693 (-0.693) where
-    the discriminator has no idea.
+    `[B]` float32, at least 0 (at most 0 if saturating); log 2 = 0.693 (-0.693) for
+    logits of 0.
 
   Raises:
     ValueError: shapes do not match.
@@ -93,7 +93,7 @@ def least_squares_discriminator_loss(
   smoothing: float = 0.0,
   fake: jax.Array | None = None,
 ) -> jax.Array:
-  """Least squares: real images to 1, completed ones to 0.
+  """Least-squares loss of the discriminator: targets 1 for real, 0 for completed.
 
   L = ((real - (1 - smoothing))^2 + fake^2) / 2, each averaged over patches.
 
@@ -124,7 +124,7 @@ def least_squares_discriminator_loss(
 def least_squares_generator_loss(
   logits_fake: jax.Array, *, fake: jax.Array | None = None
 ) -> jax.Array:
-  """The generator's side of least squares: L = (fake - 1)^2 / 2, averaged over patches.
+  """Least-squares loss of the generator: L = (fake - 1)^2 / 2, averaged over patches.
 
   Args:
     logits_fake, fake: as for `bce_generator_loss`.
@@ -145,7 +145,9 @@ def least_squares_generator_loss(
 def hinge_discriminator_loss(
   logits_real: jax.Array, logits_fake: jax.Array, *, fake: jax.Array | None = None
 ) -> jax.Array:
-  """Hinge: L = max(0, 1 - real) + max(0, 1 + fake), each averaged over patches.
+  """Hinge loss of the discriminator.
+
+  L = max(0, 1 - real) + max(0, 1 + fake), each averaged over patches.
 
   Args:
     logits_real, logits_fake, fake: as for `bce_discriminator_loss`.
@@ -172,7 +174,7 @@ def hinge_discriminator_loss(
 def hinge_generator_loss(
   logits_fake: jax.Array, *, fake: jax.Array | None = None
 ) -> jax.Array:
-  """The generator's side of the hinge: L = -fake, averaged over patches.
+  """Hinge loss of the generator: L = -fake, averaged over patches.
 
   Args:
     logits_fake, fake: as for `bce_generator_loss`.
@@ -193,9 +195,9 @@ def hinge_generator_loss(
 def wasserstein_discriminator_loss(
   logits_real: jax.Array, logits_fake: jax.Array, *, fake: jax.Array | None = None
 ) -> jax.Array:
-  """The critic's side of the Wasserstein distance: L = fake - real, patch averages.
+  """Wasserstein loss of the critic: L = fake - real, each averaged over patches.
 
-  It needs a discriminator of bounded slope, see `gradient_penalty`.
+  The critic must be 1-Lipschitz; `gradient_penalty` enforces this approximately.
 
   Args:
     logits_real, logits_fake, fake: as for `bce_discriminator_loss`.
@@ -215,7 +217,7 @@ def wasserstein_discriminator_loss(
 def wasserstein_generator_loss(
   logits_fake: jax.Array, *, fake: jax.Array | None = None
 ) -> jax.Array:
-  """The generator's side of the Wasserstein distance: L = -fake, averaged over patches.
+  """Wasserstein loss of the generator: L = -fake, averaged over patches.
 
   Args:
     logits_fake, fake: as for `bce_generator_loss`.
@@ -235,20 +237,19 @@ def wasserstein_generator_loss(
 def relativistic_average(
   logits_real: jax.Array, logits_fake: jax.Array, *, axis_name: str | None = None
 ) -> tuple[jax.Array, jax.Array]:
-  """Logits relative to the other kind's mean, to be given to any of the games.
+  """Relativistic average logits, for the discriminator losses of this module.
 
   (real - mean(fake), fake - mean(real)). With `real, fake = relativistic_average(...)`
   the discriminator's loss is `bce_discriminator_loss(real, fake)`, the generator's
-  `bce_discriminator_loss(fake, real)`: it wants completed images to look more real than
-  real ones. The same goes for least squares and the hinge.
+  `bce_discriminator_loss(fake, real)`; likewise for least squares and hinge.
 
   Args:
-    logits_real: `[B, ...]` float, of real images.
-    logits_fake: same shape, of completed images.
-    axis_name: axis of `jax.pmap` or `shard_map` over which the batch is spread.
+    logits_real: `[B, ...]` float, for real images.
+    logits_fake: same shape, for completed images.
+    axis_name: axis of `jax.pmap` or `shard_map` that the batch is split over.
 
   Returns:
-    Two float32 arrays like the logits. Means are over the batch and all patches.
+    Two float32 arrays of the logits' shape. Means are over the batch and all patches.
 
   Raises:
     ValueError: shapes do not match.
@@ -269,33 +270,30 @@ def relativistic_average(
 def fake_patches(
   mask: jax.Array, layers: Sequence[tuple[int, int, str | int]]
 ) -> jax.Array:
-  """Which patches of a discriminator see something of the hole.
+  """Patches of a discriminator whose receptive field contains pixels of the hole.
 
-  The mask goes through the network's windows, of which each takes the maximum.
+  Computed by max-pooling the mask with the kernel and stride of each layer.
 
   Args:
-    mask: `[B, H, W, 1]`, 1 = hole.
-    layers: (kernel, stride, padding) of each layer, in the network's order; padding is
-      "SAME", "VALID" or a number of pixels at each side. `models.patchgan.windows`
-      gives those of the PatchGAN.
+    mask: `[B, H, W, 1]` of any type, 1 = hole.
+    layers: (kernel, stride, padding) of each layer, from the image to the logits;
+      padding is "SAME", "VALID" or a number of pixels on each side. For the PatchGAN
+      see `models.patchgan.windows`.
 
   Returns:
-    `[B, h, w, 1]` float32, 1 where a patch's receptive field touches the hole; of the
-    shape of the PatchGAN's logits.
+    `[B, h, w, 1]` float32, the logits' shape; 1 = the receptive field contains a pixel
+    of the hole.
 
   Raises:
     ValueError: the mask's shape or values are wrong.
   """
-  if mask.ndim != 4:
-    raise ValueError(f"mask must be [B, H, W, 1], not {mask.shape}.")
-  _shapes.check_mask(mask, mask.shape)
-  seen = mask.astype(jnp.float32)
+  fake = shapes.checked_mask(mask)
   for kernel, stride, padding in layers:
     if not isinstance(padding, str):
       padding = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     window, strides = (1, kernel, kernel, 1), (1, stride, stride, 1)
-    seen = lax.reduce_window(seen, 0.0, lax.max, window, strides, padding)
-  return seen
+    fake = lax.reduce_window(fake, 0.0, lax.max, window, strides, padding)
+  return fake
 
 
 def _discriminator(
@@ -311,14 +309,15 @@ def _discriminator(
 
 
 def _generator(penalty: Penalty, logits_fake, fake) -> jax.Array:
-  _shapes.check_logits(logits_fake, "logits_fake")
+  shapes.check_logits(logits_fake, "logits_fake")
   penalties = penalty(logits_fake.astype(jnp.float32))
   if fake is None:
     return _patch_mean(penalties)
   _check_fake(fake, penalties)
   axes = tuple(range(1, fake.ndim))
-  count = jnp.sum(fake.astype(jnp.float32), axis=axes)
-  total = jnp.sum(fake.astype(jnp.float32) * penalties, axis=axes)
+  fake = fake.astype(jnp.float32)
+  count = jnp.sum(fake, axis=axes)
+  total = jnp.sum(fake * penalties, axis=axes)
   return total / jnp.where(count > 0, count, 1)
 
 
@@ -327,7 +326,7 @@ def _patch_mean(penalties: jax.Array) -> jax.Array:
 
 
 def _check_pair(logits_real, logits_fake) -> None:
-  _shapes.check_logits(logits_real, "logits_real")
+  shapes.check_logits(logits_real, "logits_real")
   if logits_real.shape != logits_fake.shape:
     raise ValueError(
       "logits_real and logits_fake must have one shape, not"

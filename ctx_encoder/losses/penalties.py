@@ -1,29 +1,38 @@
-"""What keeps a discriminator's slope bounded, and a generator close to its features.
+"""Gradient penalties of the discriminator.
 
-`discriminate` maps images `[B, H, W, C]` to logits `[B, ...]`, parameters closed over.
-D(x) is the mean of an image's logits, as in the games. Images must not influence each
-other's logits: with BatchNorm on batch statistics, the gradient is that of the sum.
+`discriminate` maps images `[B, H, W, C]` to logits `[B, ...]`, its parameters closed
+over; D(x) is the mean of an image's logits. The penalties need the gradient of each
+image's own logits, so no logit may depend on another image of the batch: networks with
+BatchNorm must use running statistics (`train=False`), not those of the batch:
+
+  def discriminate(images):
+    return discriminator.apply({"params": params, "batch_stats": stats}, images)
+
+With batch statistics (`train=True`) the gradient with respect to an image contains
+terms of all other logits, and the result is not the published penalty.
 """
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
-from ctx_encoder.losses import _shapes
+from ctx_encoder import shapes
 
 Discriminate = Callable[[jax.Array], jax.Array]
 
 
 def r1_penalty(discriminate: Discriminate, images_real: jax.Array) -> jax.Array:
-  """Squared slope of the discriminator at real images: L = |dD(x)/dx|^2 / 2.
+  """R1: the squared gradient norm at real images, L = |dD(x)/dx|^2 / 2.
 
   Args:
-    discriminate: images to logits.
-    images_real: `[B, H, W, C]` float, as the discriminator sees them.
+    discriminate: images to logits, each image independent of the others: running
+      statistics or no normalisation, see the module's docstring.
+    images_real: `[B, H, W, C]` float, in the discriminator's input range.
 
   Returns:
-    `[B]` float32, at least 0; to be weighted by the paper's gamma (10).
+    `[B]` float32, at least 0; the paper weights it by gamma = 10.
 
   Raises:
     ValueError: the images have not four axes, or the logits no batch axis.
@@ -32,26 +41,49 @@ def r1_penalty(discriminate: Discriminate, images_real: jax.Array) -> jax.Array:
     Mescheder et al., Which Training Methods for GANs do actually Converge?, ICML 2018,
     eq. 9.
   """
-  return _squared_slope(discriminate, images_real, "images_real") / 2
+  return _squared_norm(discriminate, images_real, "images_real") / 2
 
 
 def r2_penalty(discriminate: Discriminate, images_fake: jax.Array) -> jax.Array:
-  """Squared slope of the discriminator at completed images; see `r1_penalty`.
-
-  Args:
-    discriminate: images to logits.
-    images_fake: `[B, H, W, C]` float, as the discriminator sees them.
-
-  Returns:
-    `[B]` float32, at least 0.
-
-  Raises:
-    ValueError: as for `r1_penalty`.
+  """R2: the squared gradient norm at completed images, otherwise as `r1_penalty`.
 
   References:
     Mescheder et al., ICML 2018, eq. 10.
   """
-  return _squared_slope(discriminate, images_fake, "images_fake") / 2
+  return _squared_norm(discriminate, images_fake, "images_fake") / 2
+
+
+def lazy_penalty(
+  penalty: Callable[[], jax.Array], step: jax.Array | int, interval: int
+) -> jax.Array:
+  """Lazy regularisation: a penalty computed every `interval` steps.
+
+  L = interval * penalty() where step is a multiple of interval, else 0; so the average
+  over steps is that of the penalty.
+
+  Args:
+    penalty: returns the penalty, `[B]` or a scalar, such as
+      `lambda: r1_penalty(discriminate, images_real)`; only run in those steps.
+    step: number of updates made, an integer scalar.
+    interval: in steps, at least 1; 16 in the paper.
+
+  Returns:
+    Float32 of the penalty's shape.
+
+  Raises:
+    ValueError: `interval` is less than 1.
+
+  References:
+    Karras et al., Analyzing and Improving the Image Quality of StyleGAN, CVPR 2020.
+  """
+  if interval < 1:
+    raise ValueError(f"interval must be at least 1, not {interval}.")
+  shape = jax.eval_shape(penalty).shape
+  return lax.cond(
+    jnp.asarray(step) % interval == 0,
+    lambda: interval * penalty().astype(jnp.float32),
+    lambda: jnp.zeros(shape, jnp.float32),
+  )
 
 
 def gradient_penalty(
@@ -60,13 +92,13 @@ def gradient_penalty(
   images_fake: jax.Array,
   key: jax.Array,
 ) -> jax.Array:
-  """Keeps the slope between real and completed images at 1: L = (|dD(z)/dz| - 1)^2.
+  """Penalty on gradient norms other than 1 between real and completed images.
 
-  z = t x_real + (1 - t) x_fake, with t drawn from [0, 1) for each pair.
+  L = (|dD(z)/dz| - 1)^2, z = t x_real + (1 - t) x_fake, t uniform in [0, 1) per pair.
 
   Args:
-    discriminate: images to logits.
-    images_real: `[B, H, W, C]` float, as the discriminator sees them.
+    discriminate: as for `r1_penalty`.
+    images_real: `[B, H, W, C]` float, in the discriminator's input range.
     images_fake: same shape.
     key: PRNG key.
 
@@ -79,24 +111,25 @@ def gradient_penalty(
   References:
     Gulrajani et al., Improved Training of Wasserstein GANs, 2017, eq. 3.
   """
-  _shapes.check_images(images_real, images_fake)
+  shapes.check_images(images_real, images_fake)
   share = jax.random.uniform(key, (images_real.shape[0], 1, 1, 1))
   between = share * images_real + (1 - share) * images_fake
-  squares = _squared_slope(discriminate, between, "images_real")
-  # The root has no gradient at 0, where a discriminator is flat.
-  flat = squares == 0
-  slope = jnp.where(flat, 0.0, jnp.sqrt(jnp.where(flat, 1.0, squares)))
-  return jnp.square(slope - 1)
+  squares = _squared_norm(discriminate, between, "images_real")
+  # The square root has no finite gradient at 0, where D is constant.
+  constant = squares == 0
+  norm = jnp.where(constant, 0.0, jnp.sqrt(jnp.where(constant, 1.0, squares)))
+  return jnp.square(norm - 1)
 
 
-def _squared_slope(discriminate, images, name) -> jax.Array:
+def _squared_norm(discriminate, images, name) -> jax.Array:
+  """Returns |dD(x)/dx|^2 of each image, `[B]`."""
   if images.ndim != 4:
     raise ValueError(f"{name} must be [B, H, W, C], not {images.shape}.")
 
   def total(images):
     logits = discriminate(images).astype(jnp.float32)
-    _shapes.check_logits(logits, "What `discriminate` returns")
+    shapes.check_logits(logits, "The result of `discriminate`")
     return jnp.sum(jnp.mean(logits, axis=tuple(range(1, logits.ndim))))
 
-  slopes = jax.grad(total)(images).astype(jnp.float32)
-  return jnp.sum(jnp.square(slopes), axis=(1, 2, 3))
+  gradients = jax.grad(total)(images).astype(jnp.float32)
+  return jnp.sum(jnp.square(gradients), axis=(1, 2, 3))

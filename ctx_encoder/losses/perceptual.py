@@ -1,26 +1,26 @@
-"""Distances between features: what a picture shows, and in what manner.
+"""Perceptual losses: distances between the features of two images.
 
-Each takes features `{layer: [B, h, w, C]}`, or with `features=` the function that gives
-them of images, so that any network serves: `models.feature_function`,
-`models.multi_scale_features`, a discriminator's own.
+Features may be those of VGG or random filters (`models.feature_nets`), or of the
+discriminator. They are `{layer: [B, h, w, C]}`, or a sequence of `[B, h, w, C]` whose
+layers are named 0, 1, ...; with `features=` the arguments are images instead.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 
-from ctx_encoder.losses import _shapes
+from ctx_encoder import shapes
 from ctx_encoder.losses.reconstruction import absolute
 
-Features = Mapping[str, jax.Array]
+Features = Mapping[str, jax.Array] | Sequence[jax.Array]
 FeatureFunction = Callable[[jax.Array], Features]
 
 
 def gram_matrix(features: jax.Array) -> jax.Array:
-  """Which channels are active together, wherever in the picture.
+  """Gram matrix of the channels.
 
-  G_ij = sum over positions k of A_ik A_jk, A being the features.
+  G_ij = sum over positions k of A_ik A_jk, A = features.
 
   Args:
     features: `[B, h, w, C]` float.
@@ -49,18 +49,16 @@ def style_loss(
   features: FeatureFunction | None = None,
   weights: Mapping[str, float] | None = None,
 ) -> jax.Array:
-  """Distance between the Gram matrices of two pictures' features.
+  """Squared distance between the Gram matrices of two images' features.
 
   L = sum over layers l of w_l / M_l * sum_ij (G_ij(targets) - G_ij(outputs))^2, with
-  M_l = (2 C h w)^2. Where the two are of different size, each Gram matrix is divided by
-  its own h w instead.
+  M_l = (2 C h w)^2. If the sizes differ, each Gram matrix is divided by its own h w.
 
   Args:
-    outputs: `{layer: [B, h, w, C]}`, or images if `features` is given.
+    outputs: features, or images if `features` is given.
     targets: the same layers; h and w may differ.
-    features: images to `{layer: [B, h, w, C]}`.
-    weights: layer to w_l; a layer that is not listed does not count. 1 / layers each
-      unless given.
+    features: function from images `[B, H, W, C]` to features.
+    weights: {layer: w_l}, 0 for layers left out; None = 1 / (number of layers) each.
 
   Returns:
     `[B]` float32, at least 0.
@@ -72,11 +70,11 @@ def style_loss(
     Gatys et al., CVPR 2016, eq. 4 and 5.
   """
   outputs, targets = _both(outputs, targets, features)
-  _shapes.check_features(outputs, targets, channels_only=True)
+  shapes.check_features(outputs, targets, channels_only=True)
 
   def distance(name: str) -> jax.Array:
     one, other = outputs[name], targets[name]
-    # Divided before they are squared, so that nothing overflows.
+    # Divided before squaring, against overflow.
     difference = _mean_gram(one) - _mean_gram(other)
     return jnp.sum(jnp.square(difference / (2 * one.shape[3])), axis=(1, 2))
 
@@ -90,12 +88,12 @@ def content_loss(
   features: FeatureFunction | None = None,
   weights: Mapping[str, float] | None = None,
 ) -> jax.Array:
-  """Mean squared distance between two pictures' features.
+  """Mean squared distance between two images' features (perceptual loss).
 
   L = sum over layers l of w_l * mean over positions and channels of (A - B)^2.
 
   Args:
-    outputs: `{layer: [B, h, w, C]}`, or images if `features` is given.
+    outputs: features, or images if `features` is given.
     targets: the same layers and shapes.
     features, weights: as for `style_loss`.
 
@@ -107,10 +105,10 @@ def content_loss(
 
   References:
     Gatys et al., CVPR 2016, eq. 1; Johnson et al., Perceptual Losses for Real-Time
-    Style Transfer and Super-Resolution, ECCV 2016, eq. 2, which has the mean.
+    Style Transfer and Super-Resolution, ECCV 2016, eq. 2 (with the mean).
   """
   outputs, targets = _both(outputs, targets, features)
-  _shapes.check_features(outputs, targets)
+  shapes.check_features(outputs, targets)
   return _weighted(
     lambda name: _mean(jnp.square(_difference(outputs[name], targets[name]))),
     outputs,
@@ -119,45 +117,69 @@ def content_loss(
 
 
 def feature_matching(
-  outputs: Features, targets: Features, *, weights: Mapping[str, float] | None = None
+  outputs: Features,
+  targets: Features,
+  *,
+  mask: jax.Array | None = None,
+  weights: Mapping[str, float] | None = None,
 ) -> jax.Array:
-  """Mean absolute distance between a discriminator's features of two pictures.
+  """Mean absolute distance between the discriminator's features of two images.
 
-  L = sum over layers l of w_l * mean over positions and channels of |A - B|.
+  L = sum over layers l of w_l * mean over positions and channels of |A - B|. With a
+  mask it is the mean of (1 - m_l) |A - B|, m_l = the mask resized to layer l bilinearly
+  without antialiasing: only known positions contribute, as in the code of LaMa.
 
   Args:
-    outputs: `{layer: [B, h, w, C]}`, of completed images.
-    targets: the same layers and shapes, of real ones.
+    outputs: features of completed images.
+    targets: the same layers and shapes, of real images.
+    mask: `[B, H, W, 1]` of any type, 1 = hole; None = all positions contribute.
     weights: as for `style_loss`.
 
   Returns:
     `[B]` float32, at least 0.
 
   Raises:
-    ValueError: layers or shapes differ, or a weight has no layer.
+    ValueError: layers or shapes differ, a weight has no layer, or the mask's shape or
+      values are wrong.
 
   References:
     Wang et al., High-Resolution Image Synthesis and Semantic Manipulation with
-    Conditional GANs, CVPR 2018, eq. 4.
+    Conditional GANs, CVPR 2018, eq. 4; Suvorov et al., Resolution-robust Large Mask
+    Inpainting with Fourier Convolutions, WACV 2022.
   """
-  _shapes.check_features(outputs, targets)
-  return _weighted(
-    lambda name: _mean(absolute(_difference(outputs[name], targets[name]))),
-    outputs,
-    weights,
+  outputs, targets = _layers(outputs), _layers(targets)
+  shapes.check_features(outputs, targets)
+  if mask is not None:
+    batch = next(iter(outputs.values())).shape[:1]
+    mask = shapes.checked_mask(mask, (*batch, *mask.shape[1:3], 1))
+
+  def distance(name: str) -> jax.Array:
+    error = absolute(_difference(outputs[name], targets[name]))
+    if mask is not None:
+      shape = (*error.shape[:3], 1)
+      error *= 1 - jax.image.resize(mask, shape, "linear", antialias=False)
+    return _mean(error)
+
+  return _weighted(distance, outputs, weights)
+
+
+def _layers(features: Features) -> Mapping[str, jax.Array]:
+  """Returns features as a mapping; layers of a sequence are named by position."""
+  if isinstance(features, Mapping):
+    return features
+  if isinstance(features, Sequence):
+    return dict(enumerate(features))
+  raise ValueError(
+    "outputs and targets must be {layer: features} or a sequence of features; for"
+    " images pass `features=`, a function from images to features."
   )
 
 
-def _both(outputs, targets, features) -> tuple[Features, Features]:
+def _both(outputs, targets, features):
   if features is not None:
-    _shapes.check_images(outputs, targets)
+    shapes.check_images(outputs, targets)
     outputs, targets = features(outputs), features(targets)
-  if not isinstance(outputs, Mapping) or not isinstance(targets, Mapping):
-    raise ValueError(
-      "outputs and targets must be {layer: features}; of images, give `features=`, the"
-      " function that maps them to that."
-    )
-  return outputs, targets
+  return _layers(outputs), _layers(targets)
 
 
 def _mean_gram(features: jax.Array) -> jax.Array:
@@ -178,8 +200,8 @@ def _weighted(distance, layers, weights) -> jax.Array:
   unknown = sorted(set(weights) - set(layers))
   if unknown or not any(weights.values()):
     raise ValueError(
-      f"weights must name layers among {sorted(layers)}, one at least above 0; not"
-      f" {dict(weights)}."
+      f"weights must name layers among {sorted(layers)}, at least one of them above 0;"
+      f" not {dict(weights)}."
     )
   return sum(
     (weight * distance(name) for name, weight in weights.items() if weight),

@@ -1,11 +1,11 @@
-"""How far the completed hole is from the truth."""
+"""Reconstruction losses over the hole."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from ctx_encoder.losses import _shapes
+from ctx_encoder import shapes
 
 PER = ("hole", "image", "sum")
 
@@ -26,16 +26,16 @@ def masked_l2(
   Args:
     predictions: `[B, H, W, C]` float, any range, the same as `targets`.
     targets: same shape.
-    mask: `[B, H, W, 1]`, 1 = hole.
+    mask: `[B, H, W, 1]` of any type, 1 = hole.
     per: "hole" divides by the hole's size, "image" by the image's, "sum" by nothing.
-    weights: `[B, H, W, 1]`, non-negative factors of the error; 1 unless given.
+    weights: `[B, H, W, 1]`, factors of the error, at least 0; None = 1.
 
   Returns:
     `[B]` float32; 0 where the hole is empty.
 
   Raises:
-    ValueError: shapes do not match, the mask is known and not 0 or 1, or `per` is none
-      of the three.
+    ValueError: shapes do not match, a known value of the mask is neither 0 nor 1, or
+      `per` is none of the three.
 
   References:
     Pathak et al., Context Encoders, CVPR 2016, eq. 1.
@@ -76,7 +76,7 @@ def masked_huber(
   per: str = "hole",
   weights: jax.Array | None = None,
 ) -> jax.Array:
-  """Huber's error over the hole: squared where it is small, absolute where large.
+  """Huber loss over the hole: quadratic for small errors, linear for large ones.
 
   L = sum(weights * mask * h(predictions - targets)) / (C * N), N as for `masked_l2`,
   h(e) = e^2 / 2 where |e| <= delta, else delta * (|e| - delta / 2).
@@ -113,14 +113,14 @@ def masked_charbonnier(
   per: str = "hole",
   weights: jax.Array | None = None,
 ) -> jax.Array:
-  """Charbonnier's error over the hole: the absolute error, rounded off at 0.
+  """Charbonnier loss over the hole: the absolute error, smoothed at 0.
 
   L = sum(weights * mask * sqrt((predictions - targets)^2 + epsilon^2)) / (C * N), N as
   for `masked_l2`.
 
   Args:
     predictions, targets, mask, per, weights: as for `masked_l2`.
-    epsilon: above 0, in the unit of the images; the error of an exact prediction.
+    epsilon: above 0, in the unit of the images; the loss of an exact prediction.
 
   Returns:
     `[B]` float32; 0 where the hole is empty.
@@ -149,16 +149,16 @@ def split(
   mask: jax.Array,
   **options,
 ) -> dict[str, jax.Array]:
-  """A reconstruction loss of the hole and of the known pixels, as two terms.
+  """A reconstruction loss over the hole and over the known pixels, as two terms.
 
   {"hole": loss(predictions, targets, mask), "valid": loss(predictions, targets,
-  1 - mask)}, to be weighted by `combine`. Liu et al. take L1 per image, 6 and 1.
+  1 - mask)}, to be weighted by `combine`. Liu et al. use L1 per image with the weights
+  6 and 1.
 
   Args:
-    loss: one of the masked losses here.
-    predictions, targets, mask: as for `masked_l2`; the predictions are of the whole
-      image, not composited.
-    options: passed on to the loss.
+    loss: one of the masked losses of this module.
+    predictions, targets, mask: as for `masked_l2`; predictions before compositing.
+    options: keyword arguments of the loss.
 
   Returns:
     `{"hole": [B], "valid": [B]}` float32.
@@ -170,37 +170,38 @@ def split(
     Liu et al., Image Inpainting for Irregular Holes Using Partial Convolutions, ECCV
     2018, section 3.3.
   """
-  _shapes.check_images(predictions, targets, mask)
-  known = 1 - mask.astype(jnp.float32)
+  shapes.check_images(predictions, targets)
+  mask = shapes.checked_mask(mask, predictions.shape)
   return {
     "hole": loss(predictions, targets, mask, **options),
-    "valid": loss(predictions, targets, known, **options),
+    "valid": loss(predictions, targets, 1 - mask, **options),
   }
 
 
 def _masked(penalty, predictions, targets, mask, per, weights) -> jax.Array:
-  _shapes.check_images(predictions, targets, mask)
-  if per not in PER:
-    raise ValueError(f"per must be one of {', '.join(PER)}, not {per!r}.")
-  factors = mask = mask.astype(jnp.float32)
+  shapes.check_images(predictions, targets)
+  factors = mask = shapes.checked_mask(mask, predictions.shape)
+  divide_by = divisor(mask, per, predictions.shape[3])
   if weights is not None:
     if weights.shape != mask.shape:
       raise ValueError(
-        f"weights must be {mask.shape} as the mask, not {weights.shape}."
+        f"weights must have the mask's shape {mask.shape}, not {weights.shape}."
       )
     factors = mask * weights.astype(jnp.float32)
   error = penalty(predictions.astype(jnp.float32) - targets.astype(jnp.float32))
   total = jnp.sum(factors * error, axis=(1, 2, 3))
-  return total / divisor(mask, per, error.shape[3])
+  return total / divide_by
 
 
 def absolute(values: jax.Array) -> jax.Array:
-  """Returns |values|, with the gradient 0 at 0, where that of `jnp.abs` is 1."""
+  """Returns |values|, whose gradient at 0 is 0 (that of `jnp.abs` is 1)."""
   return values * jnp.sign(values)
 
 
 def divisor(mask: jax.Array, per: str, channels: int) -> jax.Array:
-  """Returns what a sum over the hole is divided by, `[B]` float32 and never 0."""
+  """Returns the divisor of a sum over the hole, `[B]` float32, above 0."""
+  if per not in PER:
+    raise ValueError(f"per must be one of {', '.join(PER)}, not {per!r}.")
   batch, height, width, _ = mask.shape
   if per == "sum":
     return jnp.ones((batch,))

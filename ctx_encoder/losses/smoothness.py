@@ -1,71 +1,71 @@
-"""What keeps a completed hole smooth, and its border invisible."""
+"""Losses on differences of neighbouring pixels: total variation, and the seam."""
 
 import jax
 import jax.numpy as jnp
 
-from ctx_encoder.losses import _shapes
-from ctx_encoder.losses.reconstruction import PER, absolute, divisor
+from ctx_encoder import shapes
+from ctx_encoder.losses.reconstruction import absolute, divisor
 from ctx_encoder.masks import morphology
 
 
 def total_variation(
   images: jax.Array, mask: jax.Array, *, per: str = "hole"
 ) -> jax.Array:
-  """Total variation of the hole and the one pixel around it.
+  """Total variation over the hole dilated by one pixel.
 
-  L = sum over pairs of neighbours i, j in R of |x_i - x_j| / (C * N), where R is the
-  hole grown by one pixel, neighbours share a side, and N is as for `masked_l2`.
+  L = sum over neighbours i, j in R of |x_i - x_j| / (C * N), where R is the dilated
+  hole, neighbours share a side, and N is as for `masked_l2`.
 
   Args:
     images: `[B, H, W, C]` float, any range; completed images.
-    mask: `[B, H, W, 1]`, 1 = hole.
+    mask: `[B, H, W, 1]` of any type, 1 = hole.
     per: "hole" divides by the hole's size, "image" by the image's, "sum" by nothing.
 
   Returns:
     `[B]` float32; 0 where the hole is empty.
 
   Raises:
-    ValueError: shapes do not match, the mask is known and not 0 or 1, or `per` is none
-      of the three.
+    ValueError: shapes do not match, a known value of the mask is neither 0 nor 1, or
+      `per` is none of the three.
 
   References:
     Liu et al., Image Inpainting for Irregular Holes Using Partial Convolutions, ECCV
     2018, eq. 6.
   """
-  _shapes.check_images(images, images, mask)
-  if per not in PER:
-    raise ValueError(f"per must be one of {', '.join(PER)}, not {per!r}.")
-  mask = mask.astype(jnp.float32)
+  shapes.check_images(images, images)
+  mask = shapes.checked_mask(mask, images.shape)
+  divide_by = divisor(mask, per, images.shape[3])
   region = morphology.dilate(mask, 1)
   total = sum(
     jnp.sum(first * second * absolute(step), axis=(1, 2, 3))
     for step, first, second in _steps(images.astype(jnp.float32), region)
   )
-  return total / divisor(mask, per, images.shape[3])
+  return total / divide_by
 
 
 def seam_loss(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> jax.Array:
-  """How far the steps across the hole's border are from the true ones.
+  """Mean absolute error of the differences across the hole's border.
 
-  L = mean over pairs of neighbours i, j, one in the hole and one outside, and over
-  channels, of |(predictions_i - predictions_j) - (targets_i - targets_j)|.
+  L = mean over neighbours i, j, one in the hole and one outside, and over channels, of
+  |(predictions_i - predictions_j) - (targets_i - targets_j)|.
 
   Args:
-    predictions: `[B, H, W, C]` float, any range, the same as `targets`. Of completed
-      images it is the absolute error along the inside of the hole's border.
+    predictions: `[B, H, W, C]` float, any range, the same as `targets`. For completed
+      images L is the absolute error along the inside of the hole's border.
     targets: same shape.
-    mask: `[B, H, W, 1]`, 1 = hole.
+    mask: `[B, H, W, 1]` of any type, 1 = hole.
 
   Returns:
     `[B]` float32; 0 where the hole has no border.
 
   Raises:
-    ValueError: shapes do not match, or the mask is known and not 0 or 1.
+    ValueError: shapes do not match, or a known value of the mask is neither 0 nor 1.
   """
-  _shapes.check_images(predictions, targets, mask)
+  shapes.check_images(predictions, targets)
+  mask = shapes.checked_mask(mask, predictions.shape)
   error = predictions.astype(jnp.float32) - targets.astype(jnp.float32)
   total, count = jnp.zeros(len(error)), jnp.zeros(len(error))
-  for step, first, second in _steps(error, mask.astype(jnp.float32)):
+  for step, first, second in _steps(error, mask):
     border = jnp.abs(first - second)
     total += jnp.sum(border * absolute(step), axis=(1, 2, 3))
     count += jnp.sum(border, axis=(1, 2, 3))
@@ -73,7 +73,7 @@ def seam_loss(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> ja
 
 
 def _steps(images: jax.Array, region: jax.Array):
-  """Yields, down and to the right, neighbours' differences and the region at both."""
+  """Yields (difference of neighbours, region at one, region at the other) per axis."""
   down = jnp.s_[:, :-1], jnp.s_[:, 1:]
   right = jnp.s_[:, :, :-1], jnp.s_[:, :, 1:]
   for here, there in (down, right):

@@ -1,27 +1,29 @@
-"""Which pixels count how much: the `weights` of the reconstruction losses."""
+"""Weights of pixels, for the argument `weights` of the reconstruction losses."""
 
 import jax
 import jax.numpy as jnp
 
-from ctx_encoder.losses import _shapes
+from ctx_encoder import shapes
 from ctx_encoder.masks import morphology
 
 
 def overlap_weights(
   mask: jax.Array, width: int = 7, weight: float = 10.0
 ) -> tuple[jax.Array, jax.Array]:
-  """The hole with a ring of known pixels around it, which counts more.
+  """The hole and a ring of known pixels around it, whose error has a larger weight.
 
-  The network then has to go on from what is known: `region, weights =
-  overlap_weights(mask)`, `masked_l2(predictions, targets, region, weights=weights)`.
+  This makes predictions continuous with the known pixels: `region, weights =
+  overlap_weights(mask)`, then `masked_l2(predictions, targets, region,
+  weights=weights)`.
 
   Args:
-    mask: `[B, H, W, 1]`, 1 = hole.
-    width: of the ring, pixels; 7 in the paper, 4 in its code. 0 gives no ring.
-    weight: of the error on the ring; 1 in the hole.
+    mask: `[B, H, W, 1]` of any type, 1 = hole.
+    width: width of the ring in pixels; 7 in the paper, 4 in its code; 0 = no ring.
+    weight: weight of the ring; the hole has 1.
 
   Returns:
-    The region, 1 in the hole and on the ring, and the weights, each `[B, H, W, 1]`.
+    The region, 1 in the hole and the ring, and the weights, each `[B, H, W, 1]`
+    float32.
 
   Raises:
     ValueError: the mask's shape or values are wrong, or the width is negative.
@@ -29,39 +31,33 @@ def overlap_weights(
   References:
     Pathak et al., Context Encoders, CVPR 2016, section 4.1.
   """
-  _check(mask)
+  mask = shapes.checked_mask(mask)
   ring = morphology.border_ring(mask, width)
   return mask + ring, mask + weight * ring
 
 
 def discounted_weights(mask: jax.Array, discount: float = 0.99) -> jax.Array:
-  """Weights that fall towards the hole's centre, where more than one answer is right.
+  """Weights that decay towards the hole's centre, where many completions are plausible.
 
-  discount^d, d being the Euclidean distance to the nearest known pixel.
+  w = discount^d, d = Euclidean distance to the nearest known pixel.
 
   Args:
-    mask: `[B, H, W, 1]`, 1 = hole.
+    mask: `[B, H, W, 1]` of any type, 1 = hole.
     discount: in (0, 1]; 0.99 in the paper, for holes of 128 pixels in images of 256.
 
   Returns:
-    `[B, H, W, 1]` float32 in (0, 1], 1 outside the hole; 1 everywhere where an image
-    has no known pixel.
+    `[B, H, W, 1]` float32 in (0, 1], 1 outside the hole; 1 everywhere in images
+    without a known pixel.
 
   Raises:
-    ValueError: the mask's shape or values are wrong, or `discount` is out of its range.
+    ValueError: the mask's shape or values are wrong, or `discount` is out of range.
 
   References:
     Yu et al., Generative Image Inpainting with Contextual Attention, CVPR 2018,
     section 3.2.
   """
-  _check(mask)
+  mask = shapes.checked_mask(mask)
   if not 0 < discount <= 1:
     raise ValueError(f"discount must be in (0, 1], not {discount}.")
   distance = morphology.distance_to_known(mask)
   return jnp.where(jnp.isinf(distance), 1.0, discount**distance)
-
-
-def _check(mask: jax.Array) -> None:
-  if mask.ndim != 4:
-    raise ValueError(f"mask must be [B, H, W, 1], not {mask.shape}.")
-  _shapes.check_mask(mask, mask.shape)

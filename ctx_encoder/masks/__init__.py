@@ -1,4 +1,4 @@
-"""Holes for inpainting: every kind is a pure function of a PRNG key.
+"""Masks for inpainting: every kind is a pure function of a PRNG key.
 
 Masks are `[S, S, 1]` float32, 1 = hole, for one example; `for_examples` makes a batch,
 one key per example:
@@ -6,8 +6,8 @@ one key per example:
   sample = masks.make_sampler("random_block", 128)
   masks.for_examples(sample, jax.random.key(0), jnp.arange(16))  # [16, 128, 128, 1]
 
-What is random is drawn and computed as integers, so a key gives the same mask, bit for
-bit, at any batch size, jitted or not.
+Random numbers are drawn as integers and used in integer arithmetic, so a key gives the
+same mask, bit for bit, at any batch size, jitted or not.
 
 References: Pathak et al., Context Encoders, CVPR 2016, section 3.3; Yu et al.,
 Free-Form Image Inpainting with Gated Convolution, ICCV 2019 (brush).

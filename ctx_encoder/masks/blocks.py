@@ -1,4 +1,4 @@
-"""Holes made of rectangles."""
+"""Rectangular holes."""
 
 import jax
 import jax.numpy as jnp
@@ -7,9 +7,9 @@ from ctx_encoder.masks import raster
 
 
 def center(size: int, *, fraction: float = 0.5) -> jax.Array:
-  """Returns one square hole in the middle, `[size, size, 1]`.
+  """Returns a centred square hole, `[size, size, 1]` float32.
 
-  Its side is `fraction * size` pixels, rounded; area 1/4 by default.
+  Its side is `fraction * size` pixels, rounded: 1/4 of the area by default.
   """
   side = raster.pixels(fraction, size)
   start = (size - side) // 2
@@ -27,18 +27,19 @@ def random_block(
   max_side: float = 0.4,
   max_area: float = 0.25,
 ) -> jax.Array:
-  """Returns the union of up to `count` rectangles that may overlap.
+  """Returns the union of up to `count` rectangles, which may overlap.
 
-  A rectangle that would take the union above `max_area` is left out. The first one is
-  never left out: a rectangle too big by itself is made narrower.
+  A rectangle that would enlarge the union beyond `max_area` is left out. The first one
+  is always kept: a rectangle larger than `max_area` is made narrower.
 
   Args:
     key: PRNG key.
     size: side of the mask in pixels.
-    count: rectangles tried.
-    min_side: shortest side of a rectangle, of the mask's side.
-    max_side: longest side of a rectangle, of the mask's side.
-    max_area: area of the union at the most, of the mask's.
+    count: number of rectangles drawn.
+    min_side: shortest side of a rectangle, as a share of the mask's side.
+    max_side: longest side of a rectangle, as a share of the mask's side.
+    max_area: largest area of the union, as a share of the mask's area.
+
   Returns:
     `[size, size, 1]` float32, never empty.
   """

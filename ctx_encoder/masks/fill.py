@@ -1,4 +1,4 @@
-"""Masks and images together: the hole's colour, the masked image."""
+"""Filling holes: with a colour, or smoothly from the known pixels."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,14 @@ from jax import lax
 
 
 def parse_fill(fill: str, mean: Sequence[float] | np.ndarray) -> np.ndarray | None:
-  """Returns the colour of a hole, `[3]` float32 in [0, 1], or None for a smooth fill.
+  """Returns the colour of holes, `[3]` float32 in [0, 1], or None for a smooth fill.
 
   Args:
-    fill: black, white, mean, #rrggbb, or smooth.
-    mean: the data set's mean colour, 3 values in [0, 255]; used where fill is mean.
+    fill: "black", "white", "mean", "#rrggbb" or "smooth".
+    mean: the data set's mean colour, 3 values in [0, 255], for "mean".
+
   Raises:
-    ValueError: fill is none of these.
+    ValueError: `fill` is none of these.
   """
   if fill == "smooth":
     return None
@@ -36,41 +37,43 @@ def masked_image(
 
   Args:
     image: `[..., H, W, C]` float, any range.
-    mask: `[..., H, W, 1]`, 1 = hole.
-    fill: a number or `[C]`, in the range of `image`; None = see `smooth_fill`.
+    mask: `[..., H, W, 1]` of any type, 1 = hole.
+    fill: a number or `[C]`, in the range of `image`; None = `smooth_fill`.
+
   Returns:
-    Same shape as `image`.
+    Same shape and type as `image`.
   """
   if fill is None:
     return smooth_fill(image, mask)
-  fill = jnp.asarray(fill, image.dtype)
+  mask, fill = (jnp.asarray(x, image.dtype) for x in (mask, fill))
   fill = fill.reshape((1,) * (image.ndim - 1) + (-1,))
   return (1 - mask) * image + mask * fill
 
 
 def smooth_fill(image: jax.Array, mask: jax.Array) -> jax.Array:
-  """Fills holes with what lies around them, from near to far, by pull-push.
+  """Fills holes smoothly from the pixels around them, by pull-push.
 
-  Pull: images of half the size, a quarter and so on are averages of the known pixels
-  alone, down to one pixel. Push: each is filled, as far as too little of it is known,
-  with the next smaller one, resized bilinearly. Known pixels stay as they are.
+  Pull: averages of the known pixels at half the size, a quarter and so on, down to one
+  pixel. Push: from the smallest on, unknown pixels of each size are filled from the
+  next smaller one, resized bilinearly. Known pixels do not change.
 
   Args:
     image: `[..., H, W, C]` float, any range.
-    mask: `[..., H, W, 1]`, 1 = hole.
+    mask: `[..., H, W, 1]` of any type, 1 = hole.
+
   Returns:
-    Same shape as `image`; 0 where nothing at all is known.
+    Same shape and type as `image`; 0 in images without a known pixel.
 
   References: Gortler, Grzeszczuk, Szeliski and Cohen, The Lumigraph, SIGGRAPH 1996,
     section 3.4.
   """
-  known = (1 - mask).reshape(-1, *mask.shape[-3:]).astype(image.dtype)
+  known = (1 - jnp.asarray(mask, image.dtype)).reshape(-1, *mask.shape[-3:])
   colors = image.reshape(-1, *image.shape[-3:]) * known
   return _pull_push(colors, known).reshape(image.shape)
 
 
 def _pull_push(colors: jax.Array, known: jax.Array) -> jax.Array:
-  """Returns filled images, of `colors` multiplied by how much is `known`, 0 to 1."""
+  """Fills images given as `colors` times `known`, the known share of each pixel."""
   if max(known.shape[1:3]) > 1:
     sums = _halved(known)
     share = jnp.minimum(sums, 1) / jnp.maximum(sums, 1e-6)
@@ -80,6 +83,6 @@ def _pull_push(colors: jax.Array, known: jax.Array) -> jax.Array:
 
 
 def _halved(x: jax.Array) -> jax.Array:
-  """Returns sums over 2x2 pixels; the last row and column may be of less."""
+  """Sums blocks of 2x2 pixels, smaller at the end of odd sizes."""
   window = (1, 2, 2, 1)
   return lax.reduce_window(x, 0.0, lax.add, window, window, "SAME")

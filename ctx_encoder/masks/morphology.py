@@ -1,21 +1,21 @@
-"""The neighbourhood of the hole: what lies around it, and how deep in it a pixel is."""
+"""Dilation of holes, rings around them, and distances to known pixels.
+
+Masks are `[..., H, W, 1]` of any type, 1 = hole; results are float32 of their shape.
+"""
 
 import jax
 import jax.numpy as jnp
 
 
 def dilate(mask: jax.Array, width: int) -> jax.Array:
-  """Returns the hole grown by `width` pixels to all eight sides.
+  """Dilates the hole by a square of side 2 `width` + 1 pixels.
 
-  Args:
-    mask: `[..., H, W, 1]`, 1 = hole.
-    width: pixels, 0 or more.
-
-  Returns:
-    Same shape and type as `mask`.
+  Raises:
+    ValueError: the width is negative.
   """
   if width < 0:
-    raise ValueError(f"The width must be 0 or more, not {width}.")
+    raise ValueError(f"width must be 0 or more, not {width}.")
+  mask = jnp.asarray(mask, jnp.float32)
   for axis in (mask.ndim - 3, mask.ndim - 2):
     window = [1] * mask.ndim
     window[axis] = 2 * width + 1
@@ -26,29 +26,21 @@ def dilate(mask: jax.Array, width: int) -> jax.Array:
 
 
 def border_ring(mask: jax.Array, width: int) -> jax.Array:
-  """Returns the known pixels within `width` pixels of the hole.
+  """Returns the known pixels within `width` pixels of the hole along both axes.
 
-  The distance is the larger of the two along the axes: what Pathak's overlap is.
+  This is the overlap of Pathak et al.; a width of 0 gives an empty ring.
 
-  Args:
-    mask: `[..., H, W, 1]`, 1 = hole.
-    width: pixels, 0 or more; 0 gives an empty ring.
-
-  Returns:
-    Same shape and type as `mask`.
+  Raises:
+    ValueError: the width is negative.
   """
-  return dilate(mask, width) - mask
+  return dilate(mask, width) - jnp.asarray(mask, jnp.float32)
 
 
 def distance_to_known(mask: jax.Array) -> jax.Array:
-  """Returns the Euclidean distance of each pixel to the nearest known one.
+  """Returns each pixel's Euclidean distance to the nearest known pixel, in pixels.
 
-  Args:
-    mask: `[..., H, W, 1]`, 1 = hole.
-
-  Returns:
-    Float32 of the same shape, in pixels: 0 outside the hole, 1 at its border, and
-    infinite where an image has no known pixel.
+  It is 0 outside the hole, 1 at its border, and infinite in images without a known
+  pixel.
   """
   known = mask[..., 0] < 0.5
   height, width = known.shape[-2:]

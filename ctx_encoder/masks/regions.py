@@ -11,20 +11,21 @@ from ctx_encoder.masks import raster
 
 
 def region_noise(key: jax.Array, size: int, *, area: float = 0.25) -> jax.Array:
-  """Returns blobs: band-limited noise below its `area` quantile.
+  """Returns blobs: the pixels of band-limited noise below its `area` quantile.
 
-  Uniform noise is upsampled bicubically 16 times (less on sides under 64, so that there
-  are always 4 cells a side), from a random offset, and thresholded. Pathak's code
-  thresholds at 0.25 and draws again until the hole has 20 to 30 per cent; the quantile
-  of the upsampled noise needs one draw.
+  Uniform noise is upsampled bicubically by 16 (by less for sides under 64, to keep at
+  least 4 cells a side) from a random offset, and thresholded. Pathak's code thresholds
+  at 0.25 and repeats until the hole covers 20 to 30 per cent; the quantile needs one
+  draw.
 
   Args:
     key: PRNG key.
     size: side of the mask in pixels.
-    area: area of the hole, of the mask's.
+    area: area of the hole, as a share of the mask's area.
+
   Returns:
-    `[size, size, 1]` float32; the hole's area is `area` to within ties, which are a few
-    pixels at the most, and never above it.
+    `[size, size, 1]` float32; the hole's area is at most `area`, and less by the number
+    of tied values, a few pixels.
   """
   cell = max(1, min(16, size // 4))
   weights = _bicubic_weights(size, cell)
@@ -35,8 +36,8 @@ def region_noise(key: jax.Array, size: int, *, area: float = 0.25) -> jax.Array:
   rows, columns = (
     jax.lax.dynamic_slice_in_dim(weights, offset[axis], size) for axis in (0, 1)
   )
-  # Noise below 2^8 and weights of 1/128: every sum is an integer below 2^23, exact in
-  # float32 whatever the order of summation.
+  # Noise below 2^8, weights in units of 1/128: all sums are integers below 2^23, exact
+  # in float32 in any order of summation.
   matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
   upsampled = matmul(matmul(rows, noise), columns.T).astype(jnp.int32)
   return raster.as_mask(upsampled < _threshold(upsampled, raster.budget(area, size)))
@@ -45,18 +46,20 @@ def region_noise(key: jax.Array, size: int, *, area: float = 0.25) -> jax.Array:
 def region_shapes(
   key: jax.Array, size: int, shapes: jax.Array, *, max_area: float = 0.25
 ) -> jax.Array:
-  """Returns one of `shapes` at a random place, scale, rotation and flip.
+  """Returns one of `shapes` at a random position, scale, rotation and flip.
 
-  The silhouette is scaled so that its area would be half of `max_area` to all of it,
-  and moved so that its pixel nearest to its centre of mass falls on a pixel drawn from
-  the middle three quarters of the mask's sides; what sticks out of the mask is lost.
-  Rows at the bottom are dropped where rounding left the area above `max_area`.
+  The silhouette is scaled to an area from `max_area` / 2 to `max_area`. Its pixel
+  nearest to its centre of mass is placed on a pixel drawn from the central three
+  quarters of both axes; parts outside the mask are cut off. Where rounding made the
+  area larger than `max_area`, rows at the bottom are removed.
 
   Args:
     key: PRNG key.
     size: side of the mask in pixels.
-    shapes: `[N, s, s, 1]`, above 0 = hole, none of them empty; s up to 1024.
-    max_area: area of the hole at the most, of the mask's; at least a row, 1 / size.
+    shapes: `[N, s, s, 1]`, above 0 = hole, none empty; s at most 1024.
+    max_area: largest area of the hole, as a share of the mask's area; at least one
+      row, 1 / size.
+
   Returns:
     `[size, size, 1]` float32, never empty.
   """
@@ -72,7 +75,7 @@ def region_shapes(
   distance = (shape_y - mean_y) ** 2 + (shape_x - mean_x) ** 2
   anchor = jnp.argmin(jnp.where(shape, distance, 2 * side**2))
 
-  # From a pixel of the mask back to one of the silhouette, in integers of 1/1024.
+  # The map from mask pixels to silhouette pixels, integers in units of 1/1024.
   area = raster.integers(bits[1], (budget + 1) // 2, budget)
   step = jnp.ceil(256 * jnp.sqrt(pixels / area)).astype(jnp.int32)
   turn = raster.integers(bits[2], 0, raster.TURN - 1)
@@ -91,9 +94,9 @@ def region_shapes(
 
 
 def _threshold(values: jax.Array, rank: int) -> jax.Array:
-  """Returns the largest t such that at most `rank` of int `values` are below t.
+  """Returns the largest t such that at most `rank` of the int `values` are below t.
 
-  By bisection: on a CPU a third of the time of a sort.
+  Bisection takes a third of the time of a sort on CPUs.
   """
 
   def halve(_, bounds):
@@ -108,9 +111,9 @@ def _threshold(values: jax.Array, rank: int) -> jax.Array:
 
 @functools.cache
 def _bicubic_weights(size: int, cell: int) -> np.ndarray:
-  """Returns `[size + cell - 1, cells]` upsampling weights, integers of 1/128.
+  """Returns `[size + cell - 1, cells]` weights, integers in units of 1/128.
 
-  Keys's kernel with a = -1/2, as bicubic image resizing has it.
+  They are those of bicubic resizing: Keys's kernel with a = -1/2.
   """
   positions = (np.arange(size + cell - 1) + 0.5) / cell + 1.5
   cells = math.ceil((size + cell) / cell) + 4

@@ -1,4 +1,4 @@
-"""From a kind of hole and its parameters to a function of a key, and to a batch."""
+"""Samplers, functions from a PRNG key to a mask: by name, combined, and for batches."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ctx_encoder.config import MASK_KINDS, Masks
 from ctx_encoder.masks.blocks import center, random_block
 from ctx_encoder.masks.regions import region_noise, region_shapes
 from ctx_encoder.masks.strokes import brush
@@ -23,9 +24,11 @@ def combined(
   Args:
     key: PRNG key.
     samplers: functions of a key.
-    weights: one for each sampler, 0 or more, not all 0; those with 0 are never traced.
+    weights: one for each sampler, at least 0, not all 0; samplers of weight 0 are not
+      traced.
+
   Returns:
-    What the drawn sampler returns.
+    The drawn sampler's mask.
   """
   drawn = [(s, w) for s, w in zip(samplers, weights, strict=True) if w > 0]
   upper = np.cumsum([w for _, w in drawn])
@@ -39,35 +42,32 @@ def make_sampler(
   kind: str,
   size: int,
   *,
-  center_fraction: float = 0.5,
-  block_count: int = 4,
-  block_min_side: float = 0.15,
-  block_max_side: float = 0.4,
-  block_max_area: float = 0.25,
-  region: str = "noise",
+  center_fraction: float = Masks.center_fraction,
+  block_count: int = Masks.block_count,
+  block_min_side: float = Masks.block_min_side,
+  block_max_side: float = Masks.block_max_side,
+  block_max_area: float = Masks.block_max_area,
+  region: str = Masks.region,
   shapes: Any = None,
-  brush_strokes: int = 4,
-  brush_width: float = 0.1,
+  brush_strokes: int = Masks.brush_strokes,
+  brush_width: float = Masks.brush_width,
   probabilities: Mapping[str, float] | None = None,
 ) -> Sampler:
   """Returns `sample(key) -> [size, size, 1]` for a kind of mask.
 
   Args:
-    kind: center, random_block, random_region, brush or combined.
+    kind: one of `config.MASK_KINDS`, or "combined".
     size: side of the mask in pixels.
     center_fraction: see `center`.
-    block_count: with the next three, see `random_block`.
-    block_min_side: of the mask's side.
-    block_max_side: of the mask's side.
-    block_max_area: of the mask's area.
-    region: what random_region is: noise or shapes.
-    shapes: `[N, s, s, 1]` silhouettes, above 0 = hole, where region is shapes.
-    brush_strokes: see `brush`.
-    brush_width: see `brush`.
-    probabilities: weight of each kind in combined; kinds left out have 0. None gives
-      center, random_block and random_region the same.
+    block_count, block_min_side, block_max_side, block_max_area: see `random_block`.
+    region: "noise" or "shapes", for "random_region".
+    shapes: `[N, s, s, 1]` silhouettes, above 0 = hole, for region "shapes".
+    brush_strokes, brush_width: see `brush`.
+    probabilities: weight of each kind in "combined", 0 for kinds left out; None = the
+      defaults of `config.Masks`.
+
   Raises:
-    ValueError: there is no such kind, or shapes or probabilities do not serve.
+    ValueError: the kind is unknown, or shapes or probabilities are invalid.
   """
   samplers: dict[str, Sampler] = {
     "center": lambda key: center(size, fraction=center_fraction),
@@ -84,57 +84,61 @@ def make_sampler(
       brush, size=size, strokes=brush_strokes, width=brush_width
     ),
   }
-  if kind not in (*samplers, "combined"):
-    raise ValueError(
-      f"There is no mask kind {kind!r}; kinds: {', '.join(samplers)}, combined."
-    )
-  if probabilities is None:
-    probabilities = {"center": 1.0, "random_block": 1.0, "random_region": 1.0}
-  weights = {name: float(probabilities.get(name, 0)) for name in samplers}
-  if kind == "combined":
-    unknown = sorted(set(probabilities) - set(samplers))
-    if unknown:
-      raise ValueError(f"Probabilities name kinds that do not exist: {unknown}.")
-    if min(weights.values()) < 0 or not sum(weights.values()) > 0:
-      raise ValueError(
-        f"Probabilities of mask kinds must be 0 or more and not all 0, not {weights}."
-      )
+  weights = _weights(kind, probabilities)
   if region not in ("noise", "shapes"):
-    raise ValueError(f"random_region is made of noise or shapes, not {region!r}.")
-  uses_region = kind == "random_region" or (
-    kind == "combined" and weights["random_region"] > 0
-  )
-  if region == "shapes" and uses_region:
+    raise ValueError(f"region must be noise or shapes, not {region!r}.")
+  if region == "shapes" and weights["random_region"]:
     samplers["random_region"] = functools.partial(
       region_shapes, size=size, shapes=_checked_shapes(shapes)
     )
-  if kind == "combined":
-    return functools.partial(
-      combined, samplers=tuple(samplers.values()), weights=tuple(weights.values())
+  if kind != "combined":
+    return samplers[kind]
+  return functools.partial(
+    combined,
+    samplers=tuple(samplers[name] for name in weights),
+    weights=tuple(weights.values()),
+  )
+
+
+def _weights(kind: str, probabilities: Mapping[str, float] | None) -> dict[str, float]:
+  """Returns the weight of every kind of mask; a single kind has 1."""
+  if kind not in (*MASK_KINDS, "combined"):
+    kinds = ", ".join((*MASK_KINDS, "combined"))
+    raise ValueError(f"There is no mask kind {kind!r}; kinds: {kinds}.")
+  if kind != "combined":
+    probabilities = {kind: 1}
+  elif probabilities is None:
+    probabilities = vars(Masks().probabilities)
+  unknown = sorted(set(probabilities) - set(MASK_KINDS))
+  if unknown:
+    raise ValueError(f"Probabilities name kinds that do not exist: {unknown}.")
+  weights = {name: float(probabilities.get(name, 0)) for name in MASK_KINDS}
+  if min(weights.values()) < 0 or not sum(weights.values()) > 0:
+    raise ValueError(
+      f"Probabilities of mask kinds must be 0 or more and not all 0, not {weights}."
     )
-  return samplers[kind]
+  return weights
 
 
 def for_examples(sample: Sampler, key: jax.Array, index: jax.Array) -> jax.Array:
   """Returns one mask per example, `[B, S, S, 1]`.
 
-  Example i gets `sample(fold_in(key, index[i]))`: the same index gives the same mask
-  whatever else is in the batch.
+  Example i gets `sample(fold_in(key, index[i]))`, whatever else is in the batch.
 
   Args:
-    sample: function of a key, as from `make_sampler`.
+    sample: see `make_sampler`.
     key: PRNG key.
-    index: `[B]` int, the position in the global batch or a stable id of the example.
+    index: `[B]` int, positions in the global batch or stable ids of the examples.
   """
   return jax.vmap(lambda i: sample(jax.random.fold_in(key, i)))(index)
 
 
 def _checked_shapes(shapes: Any) -> jax.Array:
   if shapes is None:
-    raise ValueError("random_region of shapes needs silhouettes; give it `shapes`.")
+    raise ValueError("region=shapes needs silhouettes: pass `shapes`.")
   shapes = np.asarray(shapes)
   if shapes.ndim != 4 or shapes.shape[1] != shapes.shape[2] or shapes.shape[3] != 1:
-    raise ValueError(f"Silhouettes are [N, s, s, 1], not {list(shapes.shape)}.")
+    raise ValueError(f"shapes must be [N, s, s, 1], not {shapes.shape}.")
   if not len(shapes) or not (shapes > 0).any(axis=(1, 2, 3)).all():
-    raise ValueError("There are no silhouettes, or one of them has no hole.")
+    raise ValueError("shapes must hold at least one silhouette, and none empty.")
   return jnp.asarray(shapes > 0)

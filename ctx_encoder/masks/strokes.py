@@ -1,5 +1,6 @@
 """Free-form holes: strokes of a round brush."""
 
+import functools
 import math
 
 import jax
@@ -18,15 +19,18 @@ def brush(
 ) -> jax.Array:
   """Returns free-form strokes: random walks of straight pieces with a round brush.
 
-  A stroke has 6 pieces; each turns by up to 60 degrees, and back at the border. A piece
-  that would take the union above `max_area` is left out; the first never is.
+  A stroke has 6 pieces. Each turns by up to 60 degrees and is reflected at the border.
+  A piece that would enlarge the union beyond `max_area` is left out; the first piece is
+  always kept.
 
   Args:
     key: PRNG key.
     size: side of the mask in pixels.
-    strokes: strokes tried.
-    width: widest stroke, of the mask's side; a stroke has half of it to all of it.
-    max_area: area of the union at the most, of the mask's.
+    strokes: number of strokes drawn.
+    width: largest width of a stroke, as a share of the mask's side; the smallest is
+      half of it.
+    max_area: largest area of the union, as a share of the mask's area.
+
   Returns:
     `[size, size, 1]` float32, never empty.
   """
@@ -57,26 +61,28 @@ def brush(
     return (end, direction), (*position, direction % raster.TURN, length, thickness)
 
   _, parts = jax.lax.scan(walk, (position, direction), (turns, lengths))
-  # From [pieces, strokes] to one stroke after the other.
+  # From [pieces, strokes] to a list of pieces, stroke by stroke.
   parts = jax.tree.map(lambda part: part.T.ravel(), parts)
-
-  def capsule(part):
-    start_y, start_x, direction, length, thickness = part
-    end_y, end_x = _displacement(direction, length)
-    y, x = raster.coordinates(size)
-    y, x = y - start_y, x - start_x
-    cos, sin = jnp.asarray(raster.COS)[direction], jnp.asarray(raster.SIN)[direction]
-    along, across = cos * x + sin * y, cos * y - sin * x
-    body = (along >= 0) & (along <= length * raster.ONE)
-    body &= 2 * jnp.abs(across) <= thickness * raster.ONE
-    cap = 4 * (y**2 + x**2) <= thickness**2
-    return body | cap | (4 * ((y - end_y) ** 2 + (x - end_x) ** 2) <= thickness**2)
-
+  capsule = functools.partial(_capsule, size=size)
   return raster.as_mask(raster.union(capsule, parts, size, budget))
 
 
+def _capsule(part, size: int) -> jax.Array:
+  """Returns the pixels of one piece with round ends, `[size, size]` bool."""
+  start_y, start_x, direction, length, thickness = part
+  end_y, end_x = _displacement(direction, length)
+  y, x = raster.coordinates(size)
+  y, x = y - start_y, x - start_x
+  cos, sin = jnp.asarray(raster.COS)[direction], jnp.asarray(raster.SIN)[direction]
+  along, across = cos * x + sin * y, cos * y - sin * x
+  body = (along >= 0) & (along <= length * raster.ONE)
+  body &= 2 * jnp.abs(across) <= thickness * raster.ONE
+  cap = 4 * (y**2 + x**2) <= thickness**2
+  return body | cap | (4 * ((y - end_y) ** 2 + (x - end_x) ** 2) <= thickness**2)
+
+
 def _displacement(direction: jax.Array, length: jax.Array) -> jax.Array:
-  """Returns (y, x) int32 `[2, ...]` of `length` pixels along a direction."""
+  """Returns the (y, x) step of `length` pixels in a direction, int32 `[2, ...]`."""
   unit = jnp.stack([jnp.asarray(raster.SIN), jnp.asarray(raster.COS)])
   steps = unit[:, direction % raster.TURN] * length[None]
   return (steps + raster.ONE // 2) // raster.ONE

@@ -1,25 +1,29 @@
-"""How good completions are, as the papers report it.
+"""Metrics of completed images; importing them loads jax and NumPy only.
 
-`pixelwise` and `structural` compare images with their targets: they take images in
-[0, 1] and a region `[B, H, W, 1]` (1 = counted), and return one value an image;
-averaging over images is the caller's. `distributions` compares two sets of images by
-any features of them, in NumPy on the host:
+`pixelwise`, `structural` and `grid` return one value per image, to be averaged by the
+caller. They take images in [0, 1] and a region `[B, H, W, 1]` (1 = counted) or a mask
+(1 = hole). `distributions` compares two sets of images by the features of a network, in
+NumPy on the host:
 
   real, completed = metrics.Reservoir(5000), metrics.Reservoir(5000)
   for images, completions in batches:
     real.add(features(images))
     completed.add(features(completions))
   metrics.kernel_distance(real.features, completed.features)
+
+`intervals` has confidence intervals, and `headings` the names of metrics in tables.
 """
 
 from ctx_encoder.metrics.distributions import (
-  KernelDistance,
   Moments,
+  Reservoir,
   frechet_distance,
   kernel_distance,
   merge_moments,
   moments,
 )
+from ctx_encoder.metrics.grid import grid_energy
+from ctx_encoder.metrics.intervals import Interval
 from ctx_encoder.metrics.pixelwise import (
   PSNR_CAP,
   by_region,
@@ -27,20 +31,20 @@ from ctx_encoder.metrics.pixelwise import (
   l1,
   l2,
   psnr,
+  seam_error,
 )
-from ctx_encoder.metrics.reservoir import Reservoir
-from ctx_encoder.metrics.seam import seam_error
 from ctx_encoder.metrics.structural import MS_SSIM_WEIGHTS, ms_ssim, ssim, ssim_map
 
 __all__ = [
   "MS_SSIM_WEIGHTS",
   "PSNR_CAP",
-  "KernelDistance",
+  "Interval",
   "Moments",
   "Reservoir",
   "by_region",
   "center_patch",
   "frechet_distance",
+  "grid_energy",
   "kernel_distance",
   "l1",
   "l2",

@@ -1,29 +1,27 @@
-"""How near two sets of images are, by any features of them: FID and KID.
+"""Distances between two sets of images in the features of a network: FID and KID.
 
-The features are the caller's, `[N, D]`, of any real type and of any network; nothing
-here knows of images. All is computed in float64 on the host.
+The caller computes the features, `[N, D]` of any real type. Both distances depend on
+the network and layer, and are comparable only for the same ones: name them beside every
+result, as `headings.of_network` does. In papers, FID without a name means the
+Inception-v3 of Heusel et al. All is computed in float64 on the host.
 """
 
 import dataclasses
 import math
-import statistics
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-_KERNEL_VALUES = 2**22  # of a kernel's matrix that are held at once: 32 MB
+from ctx_encoder.metrics.intervals import Interval, student_interval
 
-# Quantiles of Student's t, 97.5 %, where the expansion in `_student` is too short.
-_STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
+_KERNEL_VALUES = 2**22  # values of the kernel matrix in memory at a time: 32 MB
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Moments:
-  """Count, mean and scatter of features: all that a Fréchet distance needs of them.
+  """Count, mean and scatter of features, from which the Fréchet distance follows.
 
-  `np.savez(path, **vars(moments))` keeps those of a data set; `Moments(**arrays)` of
-  what `np.load` opens reads them.
+  Save with `np.savez(path, **vars(moments))`; load with `Moments(**np.load(path))`.
 
   Attributes:
     count: number of examples, N.
@@ -44,51 +42,45 @@ class Moments:
 
 
 def moments(features: ArrayLike) -> Moments:
-  """Moments of one batch of features; of none, what changes nothing when merged.
+  """Moments of one batch of features.
 
-  Any number of batches pass in memory of one with
-  `functools.reduce(metrics.merge_moments, map(metrics.moments, batches))`.
+  For many batches: `functools.reduce(metrics.merge_moments, map(metrics.moments,
+  batches))` needs the memory of one.
 
   Args:
-    features: `[N, D]` real, any N.
-
-  Returns:
-    Their moments.
+    features: `[N, D]` real, N at least 0.
 
   Raises:
     ValueError: the features are not `[N, D]`.
   """
-  features = check_features(features, "features").astype(np.float64)
+  features = _checked(features, "features").astype(np.float64)
   count, size = features.shape
   if not count:
     return Moments(0, np.zeros(size), np.zeros((size, size)))
-  with np.errstate(invalid="ignore"):  # infinite features give NaN, which is seen
+  with np.errstate(invalid="ignore"):  # infinite features give NaN
     mean = features.mean(axis=0)
     centered = features - mean
     return Moments(count, mean, centered.T @ centered)
 
 
 def merge_moments(first: Moments, second: Moments) -> Moments:
-  """Moments of two sets of features together, of batches or of processes.
+  """Moments of the union of two sets of features.
 
-  Scatters add up, and with them N1 N2 / (N1 + N2) d d^T for the distance d of the
-  means; no sum of squares is ever formed, so nothing cancels.
+  scatter = scatter1 + scatter2 + N1 N2 / (N1 + N2) d d^T, d = mean2 - mean1. No raw
+  sums of squares are subtracted, so no digits cancel.
 
   Args:
     first: moments of features `[N1, D]`.
     second: moments of features `[N2, D]`.
 
-  Returns:
-    Moments of the N1 + N2 features.
-
   Raises:
-    ValueError: the sizes of the features differ.
+    ValueError: the feature sizes D differ.
 
   References:
     Chan, Golub and LeVeque, Algorithms for Computing the Sample Variance, The American
     Statistician 37, 1983, eq. 2.1.
   """
-  check_sizes(len(first.mean), len(second.mean))
+  _check_sizes(len(first.mean), len(second.mean))
   count = int(first.count) + int(second.count)
   if not count:
     return first
@@ -103,47 +95,38 @@ def merge_moments(first: Moments, second: Moments) -> Moments:
 
 
 def frechet_distance(first: Moments, second: Moments) -> float:
-  """Fréchet distance of two Gaussians, squared, as FID is: 0 where they are equal.
+  """Squared Fréchet distance of two Gaussians (FID); 0 if they are equal.
 
-  d^2 = |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)). Covariances of fewer examples than
-  features are allowed. It is biased upwards by few examples: compare distances of
-  equal numbers of them only.
+  d^2 = |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)). N may be smaller than D. The
+  distance is biased upwards for small N: compare only distances of equal N, and of the
+  same network and layer.
 
   Args:
-    first: moments of at least 2 features `[N1, D]`.
-    second: moments of at least 2 features `[N2, D]`.
+    first: moments of features `[N1, D]`, N1 at least 2.
+    second: moments of features `[N2, D]`, N2 at least 2.
 
   Returns:
-    The distance, in the features' unit squared; NaN where a moment is not finite.
+    The distance, in the square of the features' unit; NaN if a moment is not finite.
 
   Raises:
-    ValueError: the sizes of the features differ, or there are fewer than 2 examples.
+    ValueError: the feature sizes D differ, or there are fewer than 2 examples.
 
   References:
     Heusel et al., GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash
     Equilibrium, NeurIPS 2017, eq. 6; Dowson and Landau, The Fréchet Distance between
     Multivariate Normal Distributions, Journal of Multivariate Analysis 12, 1982.
   """
-  check_sizes(len(first.mean), len(second.mean))
+  _check_sizes(len(first.mean), len(second.mean))
   covariances = [first.covariance, second.covariance]
   if not all(np.isfinite(x).all() for x in (first.mean, second.mean, *covariances)):
     return math.nan
-  # With S = F F^T, tr (S1 S2)^(1/2) is the sum of the singular values of F1^T F2: the
-  # roots of the eigenvalues of S1^(1/2) S2 S1^(1/2), without the rounding that a root
-  # makes of an eigenvalue near 0.
+  # With S = F F^T, tr (S1 S2)^(1/2) is the sum of the singular values of F1^T F2. The
+  # equivalent square roots of eigenvalues would amplify rounding errors near 0.
   first_factor, second_factor = map(_factor, covariances)
   overlap = np.linalg.svd(first_factor.T @ second_factor, compute_uv=False).sum()
   means = np.square(first.mean - second.mean).sum()
   distance = means + sum(map(np.trace, covariances)) - 2 * overlap
   return max(float(distance), 0.0)
-
-
-class KernelDistance(NamedTuple):
-  """A kernel distance and its 95 % confidence interval, `low` to `high`."""
-
-  mean: float
-  low: float
-  high: float
 
 
 def kernel_distance(
@@ -153,43 +136,39 @@ def kernel_distance(
   subsets: int = 100,
   subset_size: int | None = None,
   seed: int = 0,
-) -> KernelDistance:
+) -> Interval:
   """Kernel distance (KID): the mean of unbiased MMD^2 over random subsets.
 
-  MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y) with k(x, y) = (x.y / D + 1)^3. Its
-  expectation does not depend on the number of examples, and is 0 for equal
-  distributions, so that estimates below 0 occur.
+  MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y), k(x, y) = (x.y / D + 1)^3. Its
+  expectation does not depend on N and is 0 for equal distributions, so estimates may be
+  negative.
 
-  Each set is split at random into disjoint subsets, again and again until `subsets`
-  pairs are drawn. The interval is mean +- t s / sqrt(n), for the n disjoint pairs of
-  one split, their standard deviation s and Student's t of n - 1 degrees: these are
-  independent as the many overlapping pairs are not, and the mean over several splits
-  varies no more than that over one, which errs on the wide side. The two sets are
-  taken for independent: where one holds completions of the other's images, each meets
-  its own among N, and the distance is too low by 2 / N of what that adds to the kernel.
+  Each set is repeatedly split at random into disjoint subsets. The 95 % interval is
+  Student's t interval of the n independent pairs of one split; it is conservative, as
+  the mean over several splits varies less. The two sets must be independent: completed
+  images and their own originals share content, which lowers the distance.
 
   Args:
     first: `[N1, D]` real.
-    second: `[N2, D]` real.
-    subsets: how many pairs of subsets at most; whole splits of them are drawn.
-    subset_size: examples in each; by default 1000, or a tenth of the smaller set where
-      that is less.
-    seed: of the splits.
+    second: `[N2, D]` real, of the same network and layer.
+    subsets: largest number of pairs of subsets; only complete splits are used.
+    subset_size: examples in each; None = 1000, or a tenth of the smaller set if less.
+    seed: seed of the splits.
 
   Returns:
-    The mean and the interval; NaN where a feature is not finite.
+    The mean and its interval; NaN if a feature is not finite.
 
   Raises:
-    ValueError: the features are not `[N, D]` of one D, or there are fewer than two
-      subsets, of at least 2 examples each.
+    ValueError: features are not `[N, D]` of one D, or too few for two subsets of at
+      least 2 examples each.
 
   References:
     Bińkowski et al., Demystifying MMD GANs, ICLR 2018, section 4; Gretton et al., A
     Kernel Two-Sample Test, JMLR 13, 2012, eq. 3; Zaremba et al., B-tests, NeurIPS 2013
     (disjoint blocks).
   """
-  first, second = check_features(first, "first"), check_features(second, "second")
-  check_sizes(first.shape[1], second.shape[1])
+  first, second = _checked(first, "first"), _checked(second, "second")
+  _check_sizes(first.shape[1], second.shape[1])
   smaller = min(len(first), len(second))
   if subset_size is None:
     subset_size = max(2, min(1000, smaller // 10))
@@ -199,22 +178,66 @@ def kernel_distance(
       f" of {subset_size} cannot be drawn from {smaller} without overlap; pass a"
       " smaller subset_size, or more examples."
     )
-  disjoint = min(subsets, smaller // subset_size)
-  draw = np.random.default_rng(seed)
+  disjoint, draw = min(subsets, smaller // subset_size), np.random.default_rng(seed)
   estimates = np.empty((subsets // disjoint, disjoint))
   for split in estimates:
-    orders = [draw.permutation(len(features)) for features in (first, second)]
-    for i in range(disjoint):
-      x_rows, y_rows = (x[i * subset_size : (i + 1) * subset_size] for x in orders)
-      with np.errstate(invalid="ignore", over="ignore"):  # gives NaN, which is seen
-        split[i] = _mmd2(first[x_rows], second[y_rows])
+    rows = (
+      draw.permutation(len(features))[: disjoint * subset_size].reshape(disjoint, -1)
+      for features in (first, second)
+    )
+    split[:] = [_mmd2(first[i], second[j]) for i, j in zip(*rows, strict=True)]
   mean = float(estimates.mean())
   spread = math.sqrt(estimates.var(axis=1, ddof=1).mean() / disjoint)
-  margin = _student(disjoint - 1) * spread
-  return KernelDistance(mean, mean - margin, mean + margin)
+  return student_interval(mean, spread, disjoint - 1)
 
 
-def check_features(features: ArrayLike, name: str) -> np.ndarray:
+class Reservoir:
+  """A uniform random sample of fixed size of features that arrive in batches.
+
+  All subsets of `size` of the features added so far are equally probable.
+
+  Args:
+    size: size of the sample, at least 1.
+    seed: seed of the choice.
+
+  Raises:
+    ValueError: the size is less than 1.
+
+  References:
+    Vitter, Random Sampling with a Reservoir, ACM Transactions on Mathematical Software
+    11, 1985, algorithm R.
+  """
+
+  def __init__(self, size: int, *, seed: int = 0):
+    if size < 1:
+      raise ValueError(f"size must be at least 1, not {size}.")
+    self.count = 0  # of features added
+    self._size = size
+    self._draw = np.random.default_rng(seed)
+    self._kept: np.ndarray | None = None
+
+  def add(self, features: ArrayLike) -> None:
+    """Adds a batch `[N, D]`, any N; the first batch sets D and the type."""
+    features = _checked(features, "features")
+    if self._kept is None:
+      self._kept = np.empty((self._size, features.shape[1]), features.dtype)
+    _check_sizes(self._kept.shape[1], features.shape[1])
+    positions = np.arange(self.count, self.count + len(features))
+    places = self._draw.integers(0, positions + 1)
+    places = np.where(positions < self._size, positions, places)
+    kept = places < self._size
+    self._kept[places[kept]] = features[kept]  # the last feature of a position stays
+    self.count += len(features)
+
+  @property
+  def features(self) -> np.ndarray:
+    """A copy of the sample, `[min(size, count), D]`, in arbitrary order."""
+    if self._kept is None:
+      raise ValueError("The reservoir is empty: add features first.")
+    return self._kept[: self.count].copy()
+
+
+def _checked(features: ArrayLike, name: str) -> np.ndarray:
   """Returns the features as an array; raises ValueError unless they are `[N, D]`."""
   features = np.asarray(features)
   if features.ndim != 2 or not features.shape[1]:
@@ -222,16 +245,16 @@ def check_features(features: ArrayLike, name: str) -> np.ndarray:
   return features
 
 
-def check_sizes(first: int, second: int) -> None:
-  """Raises ValueError unless the features of two sets are of one size."""
+def _check_sizes(first: int, second: int) -> None:
+  """Raises ValueError unless the two feature sizes are equal."""
   if first != second:
     raise ValueError(f"Features must be of one size, not {first} and {second}.")
 
 
 def _factor(covariance):
-  """Returns F with F F^T = covariance, without the directions that are only rounding.
+  """Returns F with F F^T = covariance, without directions of zero variance.
 
-  An eigenvalue of rounding, 1e-16 of the largest, would be a root of 1e-8.
+  Eigenvalues that are rounding errors, 1e-16 of the largest, would have roots of 1e-8.
   """
   values, vectors = np.linalg.eigh(covariance)
   kept = values > values[-1] * len(values) * np.finfo(values.dtype).eps
@@ -239,12 +262,13 @@ def _factor(covariance):
 
 
 def _mmd2(x, y):
-  """Unbiased MMD^2 of two subsets: no example is compared with itself."""
+  """Unbiased MMD^2 of two subsets: pairs of an example with itself are left out."""
   x, y = x.astype(np.float64), y.astype(np.float64)
-  within = [
-    (_kernel_sum(z, z) - _self_sum(z)) / (len(z) * (len(z) - 1)) for z in (x, y)
-  ]
-  return sum(within) - 2 * _kernel_sum(x, y) / (len(x) * len(y))
+  with np.errstate(invalid="ignore", over="ignore"):  # gives NaN
+    within = [
+      (_kernel_sum(z, z) - _self_sum(z)) / (len(z) * (len(z) - 1)) for z in (x, y)
+    ]
+    return sum(within) - 2 * _kernel_sum(x, y) / (len(x) * len(y))
 
 
 def _kernel_sum(x, y):
@@ -257,19 +281,3 @@ def _kernel_sum(x, y):
 
 def _self_sum(x):
   return ((np.square(x).sum(axis=1) / x.shape[1] + 1) ** 3).sum()
-
-
-def _student(degrees):
-  """Returns the 97.5 % quantile of Student's t; within 0.2 %.
-
-  References: Abramowitz and Stegun, Handbook of Mathematical Functions, eq. 26.7.5.
-  """
-  if degrees in _STUDENT:
-    return _STUDENT[degrees]
-  z = statistics.NormalDist().inv_cdf(0.975)
-  return (
-    z
-    + (z**3 + z) / (4 * degrees)
-    + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
-    + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * degrees**3)
-  )

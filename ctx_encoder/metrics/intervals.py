@@ -1,4 +1,4 @@
-"""How sure a mean is."""
+"""Confidence intervals of means: bootstrap, and Student's t."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Interval(NamedTuple):
-  """A mean and its 95 % confidence interval."""
+  """A mean and its confidence interval, from `low` to `high`."""
 
   mean: float
   low: float
@@ -18,18 +18,22 @@ def bootstrap(
 ) -> Interval:
   """Returns the mean of independent values and its percentile bootstrap interval.
 
-  The values are drawn anew with replacement, as many as there are, and the interval
-  lies between the quantiles of those means. For the difference of two systems on the
-  same images, give the differences: paired, they are much surer than either mean.
+  The limits are quantiles of the means of N values drawn with replacement. To compare
+  two systems on the same images, pass the differences: their paired interval is
+  narrower than that of either mean.
 
   Args:
-    values: `[N]`, one an image.
+    values: `[N]`, one for each image.
     confidence: in (0, 1).
-    resamples: number of draws; the interval moves by some per cent of its width.
-    seed: the same values and seed give the same interval.
+    resamples: number of draws; 2000 determine the limits to a few per cent of the
+      interval's width.
+    seed: PRNG seed of the draws.
 
   Returns:
-    The interval; of a single value it is that value, of none not a number.
+    The interval; for N = 1 the value itself, for N = 0 NaN.
+
+  Raises:
+    ValueError: values are not `[N]`.
 
   References:
     Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
@@ -41,7 +45,17 @@ def bootstrap(
     return Interval(np.nan, np.nan, np.nan)
   rng = np.random.default_rng(seed)
   means = np.empty(resamples)
-  for i in range(resamples):  # one at a time: memory does not grow with resamples
+  for i in range(resamples):  # one at a time, for memory independent of `resamples`
     means[i] = values[rng.integers(0, len(values), len(values))].mean()
   low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
   return Interval(float(values.mean()), float(low), float(high))
+
+
+def student_interval(
+  mean: float, standard_error: float, degrees: int, *, confidence: float = 0.95
+) -> Interval:
+  """Returns mean +- t * standard_error, Student's t with `degrees` of freedom."""
+  from scipy import stats  # takes half a second to import
+
+  margin = float(stats.t.ppf((1 + confidence) / 2, degrees)) * standard_error
+  return Interval(mean, mean - margin, mean + margin)

@@ -1,11 +1,10 @@
-"""How alike two images look: SSIM and its version of several scales.
+"""Structural similarity: SSIM and multi-scale SSIM.
 
-Both have two conventions at the border of the image, and the argument `region` chooses.
-Without a region, only windows that lie within the image count: the figure that papers
-print, and that of scikit-image's mean and of `tf.image.ssim`. With a region, every
-pixel of it counts, and windows that reach over the border see the image mirrored there
-(its last pixel twice), as in scikit-image's `full` map: a hole at the border has pixels
-to be measured too.
+The argument `region` selects one of two conventions at the image's border. Without a
+region, only windows inside the image count, as in published results, scikit-image's
+mean and `tf.image.ssim`. With a region, all its pixels count, and windows that extend
+over the border are filled by mirroring (the last pixel twice), as in scikit-image's
+`full` map, so that holes at the border are measured too.
 """
 
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ctx_encoder import shapes
 from ctx_encoder.metrics import pixelwise
 
 # Exponents of the five scales, the finest first: Wang et al. 2003, section 3.2.
@@ -35,14 +35,12 @@ def ssim(
   Args:
     predictions: `[B, H, W, C]` in [0, 1].
     targets: same shape.
-    region: `[B, H, W, 1]`, 1 = counted, with mirrored borders; None counts the pixels
-      whose window lies within the image.
-    window: see `ssim_map`.
-    sigma: see `ssim_map`.
+    region: `[B, H, W, 1]` of any type, 1 = counted, with mirrored borders; None counts
+      the pixels whose window lies inside the image.
+    window, sigma: see `ssim_map`.
 
   Returns:
-    `[B]` float32 in [-1, 1]; 1 where the images are equal, and where the region is
-    empty, as PSNR is given its cap there.
+    `[B]` float32 in [-1, 1]; 1 where the images are equal or the region is empty.
 
   Raises:
     ValueError: shapes do not match, or the window is even or exceeds the image.
@@ -65,11 +63,11 @@ def ssim_map(
   window: int = 11,
   sigma: float = 1.5,
 ) -> jax.Array:
-  """Structural similarity around every pixel.
+  """Structural similarity at every pixel.
 
   S = (2 mp mt + C1) (2 cov + C2) / ((mp^2 + mt^2 + C1) (vp + vt + C2)), with the means,
-  variances and covariance of a Gaussian window, C1 = 0.01^2 and C2 = 0.03^2. Windows
-  that reach over the border see the image mirrored.
+  variances and covariance in a Gaussian window, C1 = 0.01^2 and C2 = 0.03^2. The image
+  is mirrored at its border.
 
   Args:
     predictions: `[B, H, W, C]` in [0, 1].
@@ -101,28 +99,28 @@ def ms_ssim(
   window: int = 11,
   sigma: float = 1.5,
 ) -> jax.Array:
-  """Structural similarity over several scales, each half as fine as the one before.
+  """Multi-scale structural similarity; each scale has half the size of the one before.
 
-  M = l_K^w_K prod_j cs_j^w_j: the mean similarity of structure at every scale and, at
-  the coarsest, of luminance too, by channel; then the mean over the channels. Images
-  and the region are halved by averaging 2x2 pixels, the last row and column of an odd
-  size twice; the region's averages are weights.
+  M = l_K^w_K prod_j cs_j^w_j per channel, averaged over channels: the mean structure
+  similarity at every scale, times the mean luminance similarity at the coarsest. Images
+  and the region are halved by averaging 2x2 pixels, with the last row and column of odd
+  sizes repeated; the halved region is a weight.
 
   Args:
     predictions: `[B, H, W, C]` in [0, 1], more than (window - 1) 2^(K - 1) pixels high
       and wide for K scales: 161 by default. For 128 pixels pass four weights,
-      `MS_SSIM_WEIGHTS[:4]`, or a window of 7; scores of one choice compare.
+      `MS_SSIM_WEIGHTS[:4]`, or a window of 7. Scores of different choices are not
+      comparable.
     targets: same shape.
-    region: `[B, H, W, 1]`, 1 = counted, with mirrored borders; None counts the pixels
-      whose window lies within the image.
-    weights: exponents of the scales, the finest first, used as they are: fewer of them
-      sum to less than 1, and the score is the nearer to 1.
+    region: as for `ssim`.
+    weights: exponents of the scales, the finest first, not normalised: fewer weights
+      have a smaller sum and give scores closer to 1.
     window: side of the Gaussian window in pixels at every scale, odd.
     sigma: standard deviation of the Gaussian in pixels at every scale.
 
   Returns:
-    `[B]` float32 in [0, 1]; 1 where the images are equal or the region is empty. A mean
-    similarity below 0, which has no power, counts as 0.
+    `[B]` float32 in [0, 1]; 1 where the images are equal or the region is empty.
+    Negative mean similarities, which have no real power, count as 0.
 
   Raises:
     ValueError: shapes do not match, the window is even, the images are too small, or
@@ -149,8 +147,8 @@ def ms_ssim(
 
 
 def _checked(predictions, targets, region, window, sigma):
-  """Returns both images in float32, or raises."""
-  pixelwise.check_images(predictions, targets)
+  """Checks the arguments and returns both images in float32."""
+  shapes.check_images(predictions, targets)
   if region is not None:
     pixelwise.check_region(region, predictions.shape)
   if window < 1 or window % 2 == 0:
@@ -183,14 +181,14 @@ def _check_scales(shape, weights, window):
 
 
 def _similarity(predictions, targets, window, sigma, *, mirrored):
-  """Returns luminance and structure around every pixel, `[B, h, w, C]`.
+  """Returns luminance and structure similarity at every pixel, `[B, h, w, C]`.
 
-  Of the formula's two quotients, the numerators are the denominators less the squared
-  difference of the means, and less the variance of the difference: so written, equal
-  images score exactly 1.
+  Both quotients are computed as 1 - (denominator - numerator) / denominator, where the
+  difference is the squared difference of the means, and the variance of the difference:
+  equal images score exactly 1.
   """
-  # E[x^2] - E[x]^2 loses float32's digits where the mean is large beside the deviation,
-  # and no variance depends on what is subtracted first: the image's own mean.
+  # E[x^2] - E[x]^2 cancels digits if the mean is large compared with the deviation. So
+  # the image's mean is subtracted first, which changes no variance.
   mean_p, mean_t = (
     jax.lax.stop_gradient(jnp.mean(image, axis=(1, 2), keepdims=True))
     for image in (predictions, targets)
@@ -212,10 +210,9 @@ def _similarity(predictions, targets, window, sigma, *, mirrored):
 
 
 def _windows(size, window, sigma, mirrored):
-  """Returns the Gaussian windows of a line of pixels, one a row: `[windows, size]`.
+  """Returns the Gaussian windows along one axis as a matrix `[windows, size]`.
 
-  As matrices: they are far quicker than narrow convolutions of few channels, and so are
-  their gradients.
+  Matrix products and their gradients are much faster than convolutions of few channels.
   """
   margin = window // 2
   taps = np.exp(-0.5 * (np.arange(-margin, margin + 1) / sigma) ** 2)
@@ -227,7 +224,7 @@ def _windows(size, window, sigma, mirrored):
 
 
 def _channel_means(similarity, region):
-  """Means over the region, `[B, C]`; 1 where it is empty."""
+  """Returns means over the region, `[B, C]`; 1 where it is empty."""
   if region is None:
     return jnp.mean(similarity, axis=(1, 2))
   region = region.astype(jnp.float32)
@@ -237,13 +234,13 @@ def _channel_means(similarity, region):
 
 
 def _power(base, exponent):
-  """Returns base^exponent; 0, and so its gradient, where the base is not positive."""
-  zero = base <= 0  # NaN is not, and stays
+  """Returns base^exponent; 0 with gradient 0 where the base is not positive."""
+  zero = base <= 0  # false for NaN, which is kept
   return jnp.where(zero, 0, jnp.where(zero, 1, base) ** exponent)
 
 
 def _halved(image):
-  """Averages 2x2 pixels; the last row and column of an odd size count twice."""
+  """Averages 2x2 pixels; the last row and column of odd sizes are repeated."""
   batch, height, width, channels = image.shape
   pads = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))
   even = jnp.pad(image, pads, mode="symmetric")

@@ -46,15 +46,14 @@ def run(config: Config, *, mean_color: Sequence[float] = GREY) -> Run:
       network.
     OSError: a weight file cannot be opened.
   """
-  network = generator(config)
   return Run(
     config=config,
-    generator=network,
+    generator=generator(config),
     discriminator=discriminator(config),
     objective=objective(config, view(config, mean_color)),
     sample_mask=mask_sampler(config),
     augment=make_augment(image_size=config.data.image_size, **vars(config.augment)),
-    optimizers=functools.partial(optimizers, config, network),
+    optimizers=functools.partial(optimizers, config),
     encoder_params=functools.partial(encoder_params, config),
   )
 

@@ -1,7 +1,7 @@
 """Checkpoints of a run: the latest few and the best, written in the background.
 
-Orbax writes the arrays; the record beside them makes them a checkpoint of a run, and
-tells a whole checkpoint from a damaged one.
+Orbax writes the arrays. The record next to them holds the metadata and checksums, see
+`record`.
 """
 
 import contextlib
@@ -25,33 +25,32 @@ __all__ = ["Checkpoints", "DamagedError"]
 
 _LOG = logging.getLogger(__name__)
 
-# Arrays that checkpoints of older versions lack: what they would hold.
+# Arrays that older checkpoints lack: functions from the record to their values.
 _LATER = {"updates": lambda saved: saved["step"] * saved["config"].get("accumulate", 1)}
 
 
-def _worth_telling(entry: logging.LogRecord) -> bool:
+def _worth_logging(entry: logging.LogRecord) -> bool:
   by_orbax = f"{os.sep}orbax{os.sep}" in entry.pathname
-  # What a save fails with is raised by `Checkpoints.wait` too.
+  # `Checkpoints.wait` raises the errors of saves.
   worth = entry.levelno >= logging.WARNING and not entry.exc_info
   return worth or not by_orbax
 
 
-# Orbax tells every step of every save through absl's logger, which others use too.
-logging.getLogger("absl").addFilter(_worth_telling)
+# Orbax logs every save in detail with absl's logger, which other libraries use too.
+logging.getLogger("absl").addFilter(_worth_logging)
 
 
 class Checkpoints:
   """The checkpoints of one work directory: the latest few and the best.
 
-  Reading creates and removes nothing, so a run can be looked at while it goes on. With
-  several processes, all of them make the same calls on one shared directory.
+  Reading creates and removes nothing, so the checkpoints of a running process can be
+  read. Several processes must all make the same calls on one shared directory.
 
   Args:
-    directory: folder of the checkpoints. The first `save` creates it, and removes what
-      a killed save left in it.
+    directory: folder of the checkpoints. The first `save` creates it, and removes the
+      remains of a killed save.
     keep: number of latest checkpoints kept, at least 1.
-    best_metric: name of the metric whose highest value marks the best checkpoint, which
-      is kept too.
+    best_metric: name of a metric. The checkpoint with its highest value is kept too.
   """
 
   def __init__(
@@ -78,13 +77,13 @@ class Checkpoints:
     return sorted(int(p.name) for p in self._directory.iterdir() if p.name.isdecimal())
 
   def latest(self) -> int | None:
-    """Returns the last step; None where there is no checkpoint."""
+    """Returns the last step; None = there is no checkpoint."""
     return max(self.steps(), default=None)
 
   def best(self) -> int | None:
-    """Returns the step with the highest `best_metric`, the last of equals.
+    """Returns the step with the highest `best_metric`, of equals the last.
 
-    None where no checkpoint has that metric.
+    None = no checkpoint has that metric.
     """
     scores = {step: self._score(step) for step in self.steps()}
     best = max(scores, key=lambda step: (scores[step], step), default=None)
@@ -101,15 +100,16 @@ class Checkpoints:
   ) -> None:
     """Starts writing a checkpoint; `state` may be donated as soon as this returns.
 
-    Waits for the save before. A step that is saved already is not written again; if it
-    was saved without metrics, it gets them.
+    Waits for the save before. A step that exists is not written again, but gets
+    `metrics` if it has none.
 
     Args:
       step: training step, the name of the checkpoint.
       state: pytree of arrays.
       config: configuration, JSON.
       metrics: name to value; without `best_metric` the checkpoint is never the best.
-      extra: what else `restore` shall return, JSON.
+      extra: more data for `restore` to return, JSON.
+
     Raises:
       TypeError: `config` or `extra` is not JSON.
       OSError: the save before could not be written.
@@ -146,16 +146,18 @@ class Checkpoints:
     *,
     partial: bool = False,
   ) -> tuple[PyTree, dict[str, Any]]:
-    """Reads a checkpoint, by default the latest that is whole.
+    """Reads a checkpoint, by default the latest intact one.
 
     Args:
-      abstract_state: pytree of arrays or `jax.ShapeDtypeStruct`, of the structure that
-        was saved. Arrays are restored onto its shardings, or onto the first device.
-      step: one of `steps()`; None = the latest, and where that is damaged the one
-        before, with a warning.
-      partial: whether `abstract_state` is only a part of what was saved.
+      abstract_state: pytree of arrays or `jax.ShapeDtypeStruct` with the saved
+        structure. Arrays get its shardings, or are put on the first device.
+      step: one of `steps()`; None = the latest, or if that is damaged, the one before,
+        with a warning.
+      partial: whether `abstract_state` is only a part of the saved state.
+
     Returns:
-      The state, and the `extra` it was saved with.
+      The state, and the saved `extra`.
+
     Raises:
       FileNotFoundError: there is no such checkpoint.
       DamagedError: the checkpoint of that step, or every checkpoint, is damaged.
@@ -171,7 +173,7 @@ class Checkpoints:
         _LOG.warning("%s Using the one before; the next save removes it.", error)
         self._damaged.add(step)
     raise DamagedError(
-      self._directory, "none of its steps is whole; use another --workdir"
+      self._directory, "none of its steps is intact; use another --workdir"
     )
 
   def read_config(self, step: int | None = None) -> dict[str, Any]:
@@ -188,19 +190,19 @@ class Checkpoints:
     return self._read_readable(step)["extra"]
 
   def wait(self) -> None:
-    """Waits until the last save is finished; raises OSError where it has failed."""
+    """Waits until the last save is finished; raises OSError if it failed."""
     if self._writer is None or self._saving is None:
       return
     try:
-      self._saving.result()  # ends a thread too, which Orbax's own wait does not
-    except Exception as error:  # of Orbax or TensorStore, of any type
+      self._saving.result()  # ends a thread, unlike Orbax's own wait
+    except Exception as error:  # Orbax and TensorStore raise many types
       with contextlib.suppress(Exception):
         self._writer.wait()  # Orbax raises an error once in every thread that waits
-      self._writer.reload()  # what that save would have replaced is still there
-      reason = " ".join(str(error).split())[-300:]  # the cause is at the end
+      self._writer.reload()  # the save has replaced nothing
+      reason = " ".join(str(error).split())[-300:]  # the cause comes last
       raise OSError(
         f"The checkpoint of step {self._record['step']} cannot be written to"
-        f" {self._directory}, those before it are whole: {reason}"
+        f" {self._directory}, earlier ones are intact: {reason}"
       ) from error
     finally:
       self._saving = None
@@ -222,7 +224,7 @@ class Checkpoints:
 
   def _open_writer(self) -> ocp.training.Checkpointer:
     context = ocp.Context()
-    # In the background, a folder that cannot be made blocks the process for minutes.
+    # Otherwise a folder that cannot be made blocks the process for minutes.
     context.asynchronous.create_directories_asynchronously = False
     # Orbax deep-copies its options: a bound method would act on a copy of `self`.
     context.asynchronous.post_finalization_callback = lambda: self._complete()
@@ -237,7 +239,7 @@ class Checkpoints:
     """Adds the record to a checkpoint.
 
     Orbax calls this in its thread when all files are written, before it renames the
-    folder: no checkpoint is ever seen without its record.
+    folder, so every checkpoint has its record.
     """
     (folder,) = self._directory.glob(f"{self._record['step']}.orbax-checkpoint-tmp*")
     files = record.file_checksums(folder)
@@ -252,32 +254,17 @@ class Checkpoints:
       for name, value in _LATER.items()
       if name not in saved["arrays"]
     }
-    # Orbax's own errors name neither the array that does not fit nor the broken file.
+    # Orbax's errors name neither the array that does not match nor the damaged file.
     record.check_layout(folder, saved, abstract_state, partial=partial, absent=new)
     record.check_files(folder, saved)
     abstract = jax.tree.map(_abstract, abstract_state)
-    read = _by_name(lambda name, x: None if name in new else x, abstract)
-    context = ocp.Context()
-    context.pytree.loading.partial_load = partial
-    with context:
-      state = ocp.load_checkpointables(str(folder), {"state": read})["state"]
-    if new:
-      arrays = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): x
-        for path, x in jax.tree_util.tree_leaves_with_path(state)
-      }
-      state = _by_name(
-        lambda name, x: (
-          jax.device_put(np.asarray(new[name], x.dtype), x.sharding)
-          if name in new
-          else arrays[name]
-        ),
-        abstract,
-      )
+    if partial or new:
+      return _restore_by_name(folder, abstract, new), saved["extra"]
+    state = ocp.load_checkpointables(str(folder), {"state": abstract})["state"]
     return state, saved["extra"]
 
   def _score(self, step: int) -> float:
-    """Returns what the best checkpoint is chosen by; -inf where it is unknown."""
+    """Returns the `best_metric` of a step; -inf = unknown."""
     in_progress = not self._folder(step).exists()
     saved = self._record if in_progress else self._find_record(step)
     score = saved["metrics"].get(self._best_metric, math.nan) if saved else math.nan
@@ -306,11 +293,11 @@ class Checkpoints:
       if (saved := self._find_record(step)) is not None:
         return saved
     raise DamagedError(
-      self._directory, "none of its steps is whole; use another --workdir"
+      self._directory, "none of its steps is intact; use another --workdir"
     )
 
   def _find_record(self, step: int) -> Record | None:
-    """Returns the record of a step; None where there is none that is whole."""
+    """Returns the record of a step; None = missing or damaged."""
     try:
       return record.read(self._folder(step))
     except DamagedError:
@@ -319,10 +306,10 @@ class Checkpoints:
 
 @dataclasses.dataclass(frozen=True)
 class _LatestAndBest:
-  """Orbax policy: keeps the latest whole checkpoints and the one of the highest score.
+  """Orbax policy: keeps the latest intact checkpoints and the one of the best score.
 
-  Orbax's `LatestN` counts damaged ones too, and `BestN` fails on metrics that lack the
-  one it sorts by.
+  Orbax's `LatestN` counts damaged ones too, and `BestN` fails on checkpoints without
+  the metric that it sorts by.
   """
 
   keep: int
@@ -340,15 +327,29 @@ class _LatestAndBest:
 
 
 def _abstract(x: Any) -> jax.ShapeDtypeStruct:
-  # Without a sharding, Orbax restores onto the devices of the run that saved.
+  # Without a sharding, Orbax restores onto the devices of the run that saved it.
   sharding = getattr(x, "sharding", None)
   sharding = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
   return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
 
-def _by_name(function: Callable[[str, Any], Any], tree: PyTree) -> PyTree:
-  """Maps over the leaves with their names, such as "generator/params/stage1/bias"."""
-  return jax.tree_util.tree_map_with_path(
-    lambda path, x: function(jax.tree_util.keystr(path, simple=True, separator="/"), x),
-    tree,
+def _restore_by_name(
+  folder: pathlib.Path, abstract: PyTree, new: Mapping[str, Any]
+) -> PyTree:
+  """Reads the saved arrays that a pytree names; those in `new` get the value there."""
+  needed = record.by_name(abstract)
+  saved = ocp.checkpointables_metadata(str(folder)).metadata["state"]
+  read = jax.tree_util.tree_map_with_path(
+    lambda path, _: needed.get(record.name(path), ocp.PLACEHOLDER), saved
   )
+  arrays = record.by_name(
+    ocp.load_checkpointables(str(folder), {"state": read})["state"]
+  )
+
+  def array(path: jax.tree_util.KeyPath, x: jax.ShapeDtypeStruct) -> jax.Array:
+    name = record.name(path)
+    if name in new:
+      return jax.device_put(np.asarray(new[name], x.dtype), x.sharding)
+    return arrays[name]
+
+  return jax.tree_util.tree_map_with_path(array, abstract)

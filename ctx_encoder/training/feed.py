@@ -15,9 +15,9 @@ from ctx_encoder.training.gradients import Metrics
 from ctx_encoder.training.state import TrainState
 from ctx_encoder.training.step import TrainStep
 
-# The share of a device's memory that images may take before they are fed to it.
+# Share of a device's memory that images may take; larger sets are fed from the host.
 _DEVICE_SHARE = 0.25
-_DEVICE_BYTES = 16 * 2**30  # where the device does not report it
+_DEVICE_BYTES = 16 * 2**30  # if the device does not report its memory
 
 # Makes one or several steps; metrics are `[steps]` each. The state is donated.
 Dispatch = Callable[[TrainState], tuple[TrainState, Metrics]]
@@ -70,7 +70,7 @@ def dispatches(
     key: PRNG key, replicated over the mesh.
     mesh: the devices.
     state_sharding: of the state that a dispatch takes and returns.
-    start, stop: steps made already, and at the end.
+    start, stop: steps before and after.
   """
   feed = _from_device if on_device(config, examples) else _from_host
   place = mesh, state_sharding
@@ -81,7 +81,7 @@ def on_device(config: Config, examples: data.Examples) -> bool:
   """Returns whether to keep the images on the device.
 
   Raises:
-    ValueError: the configuration wants it, but they are decoded again every epoch.
+    ValueError: data.placement=device, but the images are not kept in memory.
   """
   placement = config.data.placement
   if placement == "device" and examples.images is None:
@@ -94,7 +94,7 @@ def on_device(config: Config, examples: data.Examples) -> bool:
 
 
 def make_dispatch(step: TrainStep) -> Callable[..., tuple[TrainState, Metrics]]:
-  """Returns a function that makes several steps on images that lie on the device.
+  """Returns a function that makes several steps with images on the device.
 
   `dispatch(state, images, ids, rows, key)` takes uint8 images `[N, H, W, 3]`, int32 ids
   `[N]` and the rows of each step's batch, int32 `[K, B]`; its metrics are `[K]` each.
@@ -122,8 +122,8 @@ def _from_device(
   epoch_steps = len(examples) // config.batch_size
   step = start
   while step < stop:
-    # A resumed run makes the same calls: none crosses the end of an epoch, and the
-    # remainder of an epoch goes step by step rather than with a compilation of its own.
+    # No call crosses the end of an epoch, so a resumed run makes the same calls. The
+    # rest of an epoch goes step by step, since each length is compiled separately.
     end = min(step + per_call, stop, step - step % epoch_steps + epoch_steps)
     if end - step < per_call:
       end = step + 1

@@ -171,7 +171,7 @@ def generator_grads(
     generated: the forward pass.
     objective: the losses.
     examples: the batch.
-    step: updates made, for weights that are functions of it.
+    step: number of steps so far, for weights that are functions of it.
     discriminator_features: normalized images to the discriminator's features.
     logits_fake: of the completed images; None = without the adversarial loss.
     pull_logits: gradient of the logits to the gradient of the generator's outputs.

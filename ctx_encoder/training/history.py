@@ -1,4 +1,4 @@
-"""The measurements of a run: metrics.jsonl, and TensorBoard where it is installed."""
+"""The metrics of a run: metrics.jsonl, and TensorBoard files if it is installed."""
 
 import json
 import math
@@ -10,13 +10,13 @@ from typing import Any
 
 
 class History:
-  """What was measured at which step, on disk and in memory.
+  """Metrics by step, on disk and in memory.
 
   Args:
     workdir: folder of the run; lines go to `metrics.jsonl` in it.
-    up_to_step: lines of later steps are dropped. A run that is resumed makes those
-      steps again.
+    up_to_step: lines of later steps are dropped, since a resumed run repeats them.
     tensorboard: whether to write event files too, if TensorBoard is installed.
+    write: whether to write files at all.
   """
 
   def __init__(
@@ -50,7 +50,7 @@ class History:
           self._writer.add_scalar(name, value, line["step"])
 
   def validations(self) -> list[dict[str, Any]]:
-    """Returns the lines that hold a validation."""
+    """Returns the lines of validations."""
     return [line for line in self.lines if "eval/psnr_hole" in line]
 
   def seconds(self) -> float:
@@ -65,7 +65,7 @@ class History:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-  """Returns the lines of a metrics.jsonl; a last line that was cut off is left out."""
+  """Returns the lines of a metrics.jsonl, without an incomplete last one."""
   if not path.exists():
     return []
   lines = []
@@ -81,14 +81,14 @@ def _encode(line: Mapping[str, Any]) -> str:
   def plain(value):
     if not isinstance(value, float):
       return value
-    # JSON has no number that is not finite, and float32 no more than 8 digits to tell.
+    # JSON has no infinity or NaN, and float32 no more than 8 significant digits.
     return float(f"{value:.8g}") if math.isfinite(value) else None
 
   return json.dumps({name: plain(value) for name, value in line.items()}) + "\n"
 
 
 def _tensorboard_writer(workdir: Path):
-  # TensorBoard would load TensorFlow, for seconds; this module is its sign not to.
+  # With this module TensorBoard does not load TensorFlow, which takes seconds.
   sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("notf"))
   try:
     from tensorboard.summary import Writer

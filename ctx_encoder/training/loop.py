@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from ctx_encoder import data, distributed
 from ctx_encoder.config import Config
-from ctx_encoder.evaluation import evaluate, figures
+from ctx_encoder.data import files
+from ctx_encoder.evaluation import baselines, compare, figures, table
 from ctx_encoder.training import feed
 from ctx_encoder.training.checkpoint import Checkpoints
 from ctx_encoder.training.history import History
@@ -26,11 +27,12 @@ Say = Callable[[str], None]
 
 _magnitudes = jax.jit(magnitudes)
 _SKIPS_IN_A_ROW = 100
-_STEPS_BETWEEN_QUESTIONS = 10  # of several processes, whether one was asked to stop
+_SHOWN = ("psnr_hole", "l1_hole", "l2_hole")  # metrics in the table at the end
+_STEPS_BETWEEN_STOP_CHECKS = 10  # of several processes
 
 
 def first_process() -> bool:
-  """Returns whether this process writes and speaks for all."""
+  """Returns whether this process writes and reports for all."""
   return jax.process_index() == 0
 
 
@@ -40,20 +42,20 @@ class NonFiniteError(RuntimeError):
 
 @dataclasses.dataclass
 class Skips:
-  """Counts the steps that `step.skip_nonfinite` has left out since the start.
+  """Counts the steps that `step.skip_nonfinite` has skipped since the start.
 
-  total: of them.
-  in_a_row: up to now.
+  total: number of skipped steps.
+  in_a_row: number of skipped steps since the last one that was not.
   """
 
   total: int = 0
   in_a_row: int = 0
 
   def count(self, measured: dict[str, float]) -> bool:
-    """Takes "skipped" out of a step's metrics; returns whether it was left out.
+    """Removes "skipped" from a step's metrics; returns whether it was skipped.
 
     Raises:
-      NonFiniteError: one hundred in a row were.
+      NonFiniteError: one hundred steps in a row were skipped.
     """
     if not measured.pop("skipped", 0):
       self.in_a_row = 0
@@ -70,14 +72,28 @@ class Skips:
 
 @dataclasses.dataclass(frozen=True)
 class Loop:
-  """What does not change while a run goes on, and what is done with its state."""
+  """Trains, logs, validates and saves.
+
+  Attributes:
+    config, workdir: of the run.
+    validation: validation images.
+    checkpoints, history: where the state and the metrics are written.
+    eval_step: jitted, see `make_eval_step`.
+    inference_variables: the state to the generator's variables for inference.
+    key: PRNG key of the validation's holes.
+    saved: "config" and "extra" of every checkpoint.
+    total_steps, epoch_steps: steps of the run and of an epoch.
+    started: time of the start, seconds since 1970.
+    say: takes lines for the user.
+    skips: counts skipped steps.
+  """
 
   config: Config
   workdir: Path
   validation: data.Examples
   checkpoints: Checkpoints
   history: History
-  eval_step: evaluate.EvalStep
+  eval_step: compare.EvalStep
   inference_variables: Callable[[TrainState], Any]
   key: jax.Array
   saved: dict[str, Any]
@@ -85,7 +101,7 @@ class Loop:
   epoch_steps: int
   started: float
   say: Say
-  skips: "Skips" = dataclasses.field(default_factory=lambda: Skips())
+  skips: Skips = dataclasses.field(default_factory=Skips)
 
   def run(
     self,
@@ -93,9 +109,17 @@ class Loop:
     dispatches: Iterator[tuple[int, feed.Dispatch]],
     interruption: Interruption,
   ) -> tuple[TrainState, str]:
-    """Makes steps until the end, an interruption or the end of patience.
+    """Trains to the last step, an interruption or early stopping.
 
-    One dispatch is always under way while the one before it is logged.
+    The metrics of a dispatch are logged while the next one runs.
+
+    Args:
+      state: to start from.
+      dispatches: see `feed.dispatches`.
+      interruption: whether the process got a stop signal.
+
+    Returns:
+      The last state, and "finished", "stopped early" or "interrupted".
     """
     step = int(state.step)
     eval_steps = self.epoch_steps * self.config.eval.every_epochs
@@ -104,43 +128,43 @@ class Loop:
     pending: dict[int, Any] = {}
     if step >= self.total_steps:
       return state, "finished"
-    if self.patience_is_over():
+    if self.stops_early():
       return state, "stopped early"
     before, began = self.history.seconds(), time.time()
     with self.progress_bar(step) as bar:
 
-      def settle() -> None:
+      def log_pending() -> None:
         for end, measured in pending.items():
           self.log(end, measured, before + time.time() - began, bar)
         pending.clear()
 
       for end, dispatch in dispatches:
         state, measured = dispatch(state)
-        settle()
+        log_pending()
         pending[end] = measured
         if step == first:
-          settle()
-          self.tell(bar, f"First step after {time.time() - self.started:.1f} s.")
+          log_pending()
+          self.show(bar, f"First step after {time.time() - self.started:.1f} s.")
         if end % eval_steps == 0 or end >= self.total_steps:
-          settle()
+          log_pending()
           metrics = self.validate(state, end, before + time.time() - began)
-          self.tell(bar, self.validation_line(metrics, end))
+          self.show(bar, self.validation_line(metrics, end))
           if end >= self.total_steps:
             return state, "finished"
-          if self.patience_is_over():
+          if self.stops_early():
             return state, "stopped early"
         elif save_steps and end // save_steps > step // save_steps:
-          settle()
+          log_pending()
           self.save(state)
-        if self.asked_to_stop(interruption, step, end):
-          settle()
+        if self.stop_requested(interruption, step, end):
+          log_pending()
           return state, "interrupted"
         step = end
     raise AssertionError("The batches ended before the run.")
 
-  def asked_to_stop(self, interruption: Interruption, before: int, now: int) -> bool:
-    """Returns whether all processes shall stop here, as one of them was asked to."""
-    every = 1 if jax.process_count() == 1 else _STEPS_BETWEEN_QUESTIONS
+  def stop_requested(self, interruption: Interruption, before: int, now: int) -> bool:
+    """Returns whether any process got a stop signal; asks every few steps."""
+    every = 1 if jax.process_count() == 1 else _STEPS_BETWEEN_STOP_CHECKS
     if now // every == before // every:
       return False
     return distributed.any_process(interruption.requested)
@@ -166,14 +190,14 @@ class Loop:
     bar.update(len(lines) * self.config.batch_size)
 
   def validate(self, state: TrainState, step: int, seconds: float) -> dict[str, float]:
-    """Measures, draws and saves; returns the validation's metrics."""
+    """Evaluates, draws examples and saves; returns the metrics."""
     metrics = {}
     if len(self.validation):
       variables, size = self.inference_variables(state), self.eval_batch_size
-      means = evaluate.evaluate(
+      means = compare.validate(
         self.eval_step, variables, self.validation, self.key, batch_size=size
       )
-      metrics = {f"eval/{name}": value for name, value in means.items()}
+      metrics = {f"eval/{k}": value for k, value in means[compare.MODEL].items()}
       if first_process():
         self.draw_examples(variables, step)
     skipped = len(self.validation.skipped)  # of both splits
@@ -183,39 +207,44 @@ class Loop:
     self.save(state, metrics)
     return metrics
 
-  def finish(self, state: TrainState) -> dict[str, evaluate.Means]:
-    """Compares the best state with the baselines; writes and tells the table."""
+  def finish(self, state: TrainState) -> dict[str, compare.Means]:
+    """Compares the best state with the baselines; writes and reports the table."""
     step = int(state.step)
     if not len(self.validation):
-      self.say(f"Done at step {step}; there are no validation images to judge it by.")
+      self.say(f"Done at step {step}; there are no validation images.")
       return {}
-    results = evaluate.compare(
+    usable, missing = baselines.default()
+    results = compare.validate(
       self.eval_step,
       self.inference_variables(state),
       self.validation,
       self.key,
       batch_size=self.eval_batch_size,
+      baselines={one.printed: compare.of_baseline(one.complete) for one in usable},
     )
-    names = [name for name in results if name != evaluate.MODEL]
+    names = [name for name in results if name != compare.MODEL]
     self.draw_curves({name: results[name]["psnr_hole"] for name in names})
     written = {"step": step, "images": len(self.validation), "results": results}
     if first_process():
       path = self.workdir / "results.json"
-      path.write_text(json.dumps(written, indent=1) + "\n")
-    self.say(
-      f"On {len(self.validation)} validation images, the best step being {step}:\n"
-      f"{evaluate.table(results)}\n"
-      f"Pictures, curves, metrics and checkpoints are in {self.workdir}."
-    )
+      files.write(path, json.dumps(written, indent=1) + "\n")
+    lines = [
+      f"On {len(self.validation)} validation images, the best step being {step}:",
+      table_of(results),
+      *missing,
+      f"Pictures, curves, metrics and checkpoints are in {self.workdir}.",
+    ]
+    self.say("\n".join(lines))
     return results
 
   def save(self, state: TrainState, metrics: dict[str, float] | None = None) -> None:
-    # A loss tells of the parameters before its step; these are the ones after it.
+    """Saves the state; raises NonFiniteError where a value is infinite or NaN."""
+    # A step's loss is that of the parameters before it; these are those after it.
     self.check_finite(_magnitudes(state), int(state.step))
     self.checkpoints.save(int(state.step), state, metrics=metrics, **self.saved)
 
   def draw_examples(self, variables: Any, step: int) -> None:
-    rows = evaluate.show(
+    rows = compare.show(
       self.eval_step,
       variables,
       self.validation,
@@ -227,7 +256,11 @@ class Loop:
     pictures.mkdir(exist_ok=True)
     figures.save_png(
       pictures / f"step_{step:07d}.png",
-      figures.grid(rows, column_labels=("original", "masked", "completed")),
+      figures.grid(
+        rows,
+        column_labels=("original", "masked", "completed"),
+        scale=max(1, 128 // len(rows[0][0])),  # 64 pixels are small on a screen
+      ),
     )
 
   def draw_curves(self, references: dict[str, float] | None = None) -> None:
@@ -245,7 +278,7 @@ class Loop:
     return self.config.eval.batch_size or self.config.batch_size
 
   def position(self, step: int, seconds: float) -> dict[str, Any]:
-    """Returns what every line of metrics.jsonl starts with."""
+    """Returns the first fields of every line in metrics.jsonl."""
     return {
       "step": step,
       "epoch": step / self.epoch_steps,
@@ -253,7 +286,7 @@ class Loop:
       "seconds": seconds,
     }
 
-  def patience_is_over(self) -> bool:
+  def stops_early(self) -> bool:
     patience = self.config.early_stopping.patience
     scores = [line["eval/psnr_hole"] for line in self.history.validations()]
     return 0 < patience < len(scores) - int(np.argmax(scores)) if scores else False
@@ -271,8 +304,8 @@ class Loop:
       " A lower optimizer.learning_rate often helps."
     )
 
-  def tell(self, bar: tqdm, text: str) -> None:
-    """Writes a line above the bar."""
+  def show(self, bar: tqdm, text: str) -> None:
+    """Writes a line above the progress bar."""
     if first_process():
       bar.write(text, sys.stderr)
 
@@ -297,6 +330,11 @@ class Loop:
       f" L1 {100 * metrics['eval/l1_hole']:.2f} %,"
       f" L2 {100 * metrics['eval/l2_hole']:.2f} % over the hole."
     )
+
+
+def table_of(results: Mapping[str, compare.Means]) -> str:
+  """Returns the table that a run ends with."""
+  return table.Table.of(results, _SHOWN).text()
 
 
 def _postfix(line: dict[str, float], epoch: float) -> str:

@@ -1,4 +1,4 @@
-"""The process of a run: its claim on the work directory, and its stop signals."""
+"""The process of a run: its lock on the work directory, and its stop signals."""
 
 import contextlib
 import errno
@@ -15,17 +15,17 @@ LOCK = "lock"
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[Path]:
-  """Makes a folder this process's own until the context ends.
+  """Locks a folder for this process until the context ends.
 
-  The operating system ends the claim when the process ends, however that happens. A
-  folder that was made for it and is still empty then is taken away again.
+  The operating system releases the lock when the process ends, even if it is killed. A
+  folder that was made here and is still empty at the end is removed.
 
   Args:
-    folder: made if it is not there.
+    folder: made if it does not exist.
 
   Raises:
-    OSError: it cannot be written to, or another process has claimed it; or its disk
-      is full, now or later.
+    OSError: it cannot be written to, another process has locked it, or the disk is or
+      becomes full.
   """
   path = folder / LOCK
   made = _first_missing(folder)
@@ -34,8 +34,8 @@ def claimed(folder: Path) -> Iterator[Path]:
     file = path.open("a+")
   except OSError as error:
     raise OSError(
-      f"The work directory {folder} cannot be written to: {error.strerror}. Name"
-      " another with --workdir."
+      f"The work directory {folder} cannot be written to: {error.strerror}. Use"
+      " another --workdir."
     ) from error
   with file:
     _lock(file, folder)
@@ -45,8 +45,8 @@ def claimed(folder: Path) -> Iterator[Path]:
       if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         raise
       raise OSError(
-        f"No space is left for the work directory {folder}. Checkpoints that were"
-        " finished are whole: make room, and the same command goes on from the last."
+        f"No space is left for the work directory {folder}. Finished checkpoints are"
+        " intact: free some space, and the same command resumes from the last."
       ) from error
     finally:
       if made and list(folder.iterdir()) == [path]:
@@ -64,8 +64,8 @@ def _lock(file, folder: Path) -> None:
     file.seek(0)
     owner = file.read().strip() or "unknown"
     raise OSError(
-      f"Another run, process {owner}, is at work in {folder}."
-      " Wait for its end, or name another folder with --workdir."
+      f"Another run, process {owner}, uses {folder}."
+      " Wait for its end, or use another --workdir."
     ) from error
   except OSError:
     return  # a file system without locks
@@ -75,22 +75,24 @@ def _lock(file, folder: Path) -> None:
 
 
 def _first_missing(folder: Path) -> Path | None:
-  """Returns the uppermost folder on the way to `folder` that is not there yet."""
+  """Returns the uppermost of `folder` and its parents that does not exist."""
   missing = [path for path in (folder, *folder.parents) if not path.exists()]
   return missing[-1] if missing else None
 
 
 class Interruption:
-  """Within it SIGINT and SIGTERM only set `requested`; a second SIGINT ends at once."""
+  """Context in which SIGINT and SIGTERM set `requested`.
+
+  A second SIGINT raises KeyboardInterrupt.
+  """
 
   def __init__(self):
     self.requested = False
     self._before: dict[int, Any] = {}
 
   def __enter__(self) -> "Interruption":
-    with contextlib.suppress(
-      ValueError
-    ):  # outside the main thread there are no handlers
+    # Outside the main thread handlers cannot be set.
+    with contextlib.suppress(ValueError):
       for number in (signal.SIGINT, signal.SIGTERM):
         self._before[number] = signal.signal(number, self._note)
     return self

@@ -1,8 +1,8 @@
 """Checkpoint metadata and integrity checks.
 
-`record.json` holds the step, the metrics, the configuration, other data that a resumed
-run needs, the type and shape of every array, and the CRC-32 of every file, since
-neither Orbax nor TensorStore notices a flipped byte in an array.
+`record.json` holds the step, the metrics, the configuration, other data for a resumed
+run, the type and shape of every array, and the CRC-32 of every file: neither Orbax nor
+TensorStore detects a flipped byte in an array.
 """
 
 import json
@@ -20,18 +20,25 @@ _NAME = "record.json"
 
 
 class DamagedError(ValueError):
-  """A checkpoint lacks files, or they have changed since they were written."""
+  """Files of a checkpoint are missing or have changed since they were written."""
 
   def __init__(self, folder: pathlib.Path, problem: str):
     super().__init__(f"Checkpoint {folder} is damaged: {problem}.")
 
 
+def name(path: jax.tree_util.KeyPath) -> str:
+  """Returns the name of an array in a pytree, such as "generator/params/bias"."""
+  return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def by_name(tree: PyTree) -> dict[str, Any]:
+  """Returns {name: leaf} of a pytree."""
+  return {name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+
+
 def layout(state: PyTree) -> dict[str, str]:
-  """Returns {path: type and shape} of the arrays of a pytree."""
-  return {
-    jax.tree_util.keystr(path, simple=True, separator="/"): f"{x.dtype}{list(x.shape)}"
-    for path, x in jax.tree_util.tree_leaves_with_path(state)
-  }
+  """Returns {name: type and shape} of the arrays of a pytree."""
+  return {name: f"{x.dtype}{list(x.shape)}" for name, x in by_name(state).items()}
 
 
 def file_checksums(folder: pathlib.Path) -> dict[str, int]:
@@ -91,7 +98,7 @@ def check_layout(
     folder: of the checkpoint, for the message.
     record: its record.
     state: arrays, or their shapes and types.
-    partial: whether `state` is only a part of what was saved.
+    partial: whether `state` is only a part of the saved state.
     absent: names of arrays that the checkpoint may lack.
   """
   saved, wanted = record["arrays"], layout(state)

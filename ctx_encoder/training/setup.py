@@ -40,7 +40,7 @@ class Run:
     objective: losses, and the view of the generator.
     sample_mask: PRNG key to mask, see `masks.make_sampler`.
     augment: (PRNG key, image) to image, see `augment.make_augment`.
-    optimizers: number of steps of the run to update rules.
+    optimizers: (generator, number of steps of the run) to update rules.
     encoder_params: returns initial parameters of the generator's "encoder", or None.
   """
 
@@ -50,7 +50,7 @@ class Run:
   objective: Objective
   sample_mask: masks.Sampler
   augment: Augment
-  optimizers: Callable[[int], Optimizers]
+  optimizers: Callable[[Any, int], Optimizers]
   encoder_params: Callable[[], PyTree | None] = lambda: None
 
   @property

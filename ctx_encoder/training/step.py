@@ -324,7 +324,7 @@ def _accumulated(
 
 
 def _moved(state: TrainState, params: PyTree, decay: float) -> PyTree | None:
-  """Returns the moving average after a step; its first steps forget the start."""
+  """Returns the moving average after a step; its decay rises over the first steps."""
   if not decay:
     return state.average
   step = state.step

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from ctx_encoder import config as configuration
 from ctx_encoder import data, distributed, xla
 from ctx_encoder.config import Config
-from ctx_encoder.evaluation import evaluate
+from ctx_encoder.evaluation import compare
 from ctx_encoder.training import assembly, feed
 from ctx_encoder.training.checkpoint import Checkpoints, DamagedError
 from ctx_encoder.training.eval_step import make_eval_step
@@ -32,7 +32,7 @@ __all__ = ["NonFiniteError", "Outcome", "fit", "train"]
 class Outcome:
   """How a run ended.
 
-  step, total_steps: steps made, and steps of the whole run.
+  step, total_steps: steps so far, and of the complete run.
   reason: "finished", "stopped early" or "interrupted".
   results: {system: metrics} on the validation images, unless it was interrupted.
   """
@@ -40,7 +40,7 @@ class Outcome:
   step: int
   total_steps: int
   reason: str
-  results: dict[str, evaluate.Means]
+  results: dict[str, compare.Means]
 
 
 class Place(NamedTuple):
@@ -129,7 +129,7 @@ def _train(run: Run, images: data.Data, place: Place) -> Outcome:
     extra = {"mean_color": images.train.mean_color() if mean else list(assembly.GREY)}
   if config.masks.fill == "mean":
     run = _with_mean_color(run, extra["mean_color"])
-  optimizers = run.optimizers(total_steps)
+  optimizers = run.optimizers(run.generator, total_steps)
   mesh = distributed.data_mesh()
   state, restore = _initial_state(run, optimizers, mesh, place)
   step = int(state.step)

@@ -7,8 +7,8 @@ import pytest
 from pictures import load
 from PIL import Image
 
-from ctx_encoder.apps import cli
 from ctx_encoder import config
+from ctx_encoder.apps import cli
 from ctx_encoder.data import samples, split
 
 

@@ -1,4 +1,4 @@
-"""Features of pictures: what the layers give, and the two commands on them."""
+"""Features of images: layers, pooling, and the commands `features` and `probe`."""
 
 import json
 
@@ -12,16 +12,14 @@ from pictures import encode, load, noise
 from ctx_encoder import models, pixels
 from ctx_encoder.apps import cli
 from ctx_encoder.apps.probe import features
-from ctx_encoder.augment import make_augment
-from ctx_encoder.masks import make_sampler
-from ctx_encoder.training import run as trainer
-from ctx_encoder.training import trained
-from ctx_encoder.training.task import Task
+from ctx_encoder.training import trained, trainer
+from ctx_encoder.training.task import View
 
 
-def task(size=tiny.SIZE, **options):
-  sampler, augment = make_sampler("center", size), make_augment(image_size=size)
-  return Task(image_size=size, sample_mask=sampler, augment=augment, **options)
+def view(size=tiny.SIZE, **options):
+  defaults = {"fill": (0.0, 0.0, 0.0), "normalization": "symmetric"}
+  defaults |= {"mask_channel": False, "predict": "image"}
+  return View(size, **(defaults | options))
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +40,10 @@ def network():
     {"normalization": "minmax"},
   ],
 )
-def test_features_are_the_networks_of_the_picture_without_a_hole(network, options):
+def test_features_are_those_of_the_network_without_a_hole(network, options):
   generator, variables = network
   batch = tiny.batch(4)["image"]
-  asked = task(mask_channel=True, **options)
+  asked = view(mask_channel=True, **options)
   images = batch.astype(np.float32) / 255
   normalization = options.get("normalization", "symmetric")
   if normalization == "symmetric":
@@ -69,9 +67,9 @@ def test_features_are_the_networks_of_the_picture_without_a_hole(network, option
     )
 
 
-def test_the_middle_of_larger_pictures_is_seen(network):
+def test_larger_pictures_are_cropped_to_their_centre(network):
   generator, variables = network
-  extract = features.make_extract(generator, task(mask_channel=True))
+  extract = features.make_extract(generator, view(mask_channel=True))
   large = tiny.batch(2, side=20)["image"]
   np.testing.assert_array_equal(
     extract(variables, large), extract(variables, large[:, 2:18, 2:18])
@@ -91,7 +89,7 @@ def test_the_middle_of_larger_pictures_is_seen(network):
   ],
 )
 def test_layers_are_those_of_the_tables(generator, expected):
-  found = features.shapes(generator, task(128))
+  found = features.shapes(generator, view(128))
   assert expected.items() <= found.items()
   assert list(found)[-1] == "bottleneck"
 
@@ -116,13 +114,13 @@ def test_pooling(monkeypatch):
 
 def test_mean_colors():
   images = tiny.batch(3)["image"]
-  found = features.make_pixels(task(), 2)(images)
+  found = features.make_pixels(view(), 2)(images)
   quarters = images.reshape(3, 2, 8, 2, 8, 3).mean(axis=(2, 4)) / 255
   np.testing.assert_allclose(found, quarters.reshape(3, 12), rtol=1e-5)
 
 
 def test_an_untrained_networks_statistics_are_those_of_the_pictures():
-  generator, asked = tiny.generator(), task()
+  generator, asked = tiny.generator(), view()
   random = features.make_random_variables(generator, asked)
   images = tiny.batch(8)["image"]
   variables = random(3, [images])
@@ -199,7 +197,7 @@ def test_the_file_of_features(workdir, classes, tmp_path, batch_size, capsys):
   assert found.dtype == np.float32
   model = trained.load(workdir)
   examples = load(classes, image_size=20, validation_fraction=0.0).train
-  extract = features.make_extract(model.generator, model.task)
+  extract = features.make_extract(model.generator, model.view)
   np.testing.assert_allclose(
     found, extract(model.variables, examples.images), atol=1e-5
   )

@@ -9,7 +9,7 @@ from ctx_encoder.apps.probe import linear as probe
 
 
 def examples(count, size, classes, seed=0):
-  """Returns features of unlike scales, and classes that they tell only in part."""
+  """Returns features of unlike scales, and classes that depend on them with noise."""
   rng = np.random.default_rng(seed)
   features = rng.normal(size=(count, size)) * rng.uniform(0.1, 10, size) + 3
   logits = (features - 3) @ rng.normal(size=(size, classes)) / size**0.5
@@ -19,7 +19,7 @@ def examples(count, size, classes, seed=0):
 
 @pytest.mark.parametrize("size", [5, 100])  # fewer and more than examples
 @pytest.mark.parametrize("penalty", [1.0, 1e-3])
-def test_it_is_scikit_learns(size, penalty):
+def test_against_scikit_learn(size, penalty):
   linear_model = pytest.importorskip("sklearn.linear_model")
   features, labels = examples(60, size, 3)
   (linear,) = probe.fit(features, labels, 3, [penalty])
@@ -37,7 +37,7 @@ def test_it_is_scikit_learns(size, penalty):
 
 
 @pytest.mark.parametrize("size", [5, 100])
-def test_the_loss_is_flat_where_it_ends(size):
+def test_the_gradient_of_the_loss_is_zero_at_the_end(size):
   features, labels = examples(60, size, 3)
   penalties = [1.0, 0.1, 1e-2]
   for penalty, linear in zip(
@@ -57,7 +57,7 @@ def test_the_loss_is_flat_where_it_ends(size):
       assert max(float(jnp.abs(slope).max()) for slope in slopes) < 1e-4
 
 
-def test_classes_that_are_apart_are_told_apart():
+def test_separate_classes_are_separated():
   rng = np.random.default_rng(0)
   labels = np.repeat(np.arange(4), 30)
   features = 0.1 * rng.normal(size=(120, 50)).astype(np.float32)
@@ -67,7 +67,7 @@ def test_classes_that_are_apart_are_told_apart():
 
 
 @pytest.mark.parametrize("size", [3, 300])
-def test_labels_without_a_reason_are_guessed(size):
+def test_random_labels_are_guessed(size):
   rng = np.random.default_rng(1)
   labels = rng.integers(0, 2, 400)
   features = rng.normal(size=(400, size))
@@ -77,7 +77,7 @@ def test_labels_without_a_reason_are_guessed(size):
   assert abs(found.correct.mean() - 0.5) < 4 * (0.25 / 200) ** 0.5
 
 
-def test_the_classifier_knows_nothing_of_the_test():
+def test_the_classifier_does_not_depend_on_the_test_examples():
   features, labels = examples(80, 20, 2)
   test = probe.stratified(labels, 0.25, 0)
   found = probe.probe(features, labels, test)
@@ -91,7 +91,7 @@ def test_the_classifier_knows_nothing_of_the_test():
   np.testing.assert_array_equal(opposite, ~found.correct)
 
 
-def test_a_constant_feature_says_nothing():
+def test_a_constant_feature_changes_nothing():
   features, labels = examples(60, 5, 2)
   features = np.hstack([features, np.full((60, 1), 0.1, np.float32)])
   (linear,) = probe.fit(features, labels, 2, [0.1])

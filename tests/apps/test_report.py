@@ -1,4 +1,4 @@
-"""The report: its markup, its figures, its pictures, and how a browser lays it out."""
+"""The report: its HTML, its figures, its pictures, and its layout in a browser."""
 
 import argparse
 import base64
@@ -6,6 +6,7 @@ import dataclasses
 import html
 import html.parser
 import io
+import itertools
 import json
 import re
 import shutil
@@ -17,15 +18,13 @@ import pytest
 import tiny
 from PIL import Image
 
-from ctx_encoder import data
-from ctx_encoder.apps import report
+from ctx_encoder.apps import cli, report, runs
+from ctx_encoder.apps.commands import evaluate
 from ctx_encoder.apps.commands import report as command
-from ctx_encoder.apps.report import charts, markup, measure, tables
-from ctx_encoder.evaluation import compare as comparison
-from ctx_encoder.evaluation import figures
-from ctx_encoder.training import assembly as build
-from ctx_encoder.training import run as trainer
-from ctx_encoder.training import trained
+from ctx_encoder.apps.report import charts, measure, render
+from ctx_encoder.evaluation import compare, figures
+from ctx_encoder.metrics.intervals import Interval
+from ctx_encoder.training import assembly, trained, trainer
 
 EVIL = "<script>alert(\"1\")</script> & 'x' $a$"
 KINDS = ("center", "random_block")
@@ -37,8 +36,8 @@ def tiny_networks():
     return tiny.generator(noise_dim)
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setitem(build.GENERATORS, "photos", generator)
-    patch.setattr(build, "discriminator", lambda config: tiny.MosaicJudge())
+    patch.setitem(assembly.GENERATORS, "photos", generator)
+    patch.setattr(assembly, "discriminator", lambda config: tiny.MosaicJudge())
     yield
 
 
@@ -81,9 +80,19 @@ def arguments(*given):
   return parser.parse_args([*map(str, given), "--masks", *KINDS])
 
 
+def make_plan(*given):
+  args = arguments(*given)
+  return runs.make_plan(evaluate.request_of(args, args.runs, spread=True))
+
+
+def run(*given):
+  """Runs the command; returns its exit code."""
+  return cli.main(["report", *map(str, given), "--masks", *KINDS])
+
+
 @pytest.fixture(scope="module")
 def plan(workdirs):
-  return command.make_plan(arguments(*workdirs, "--batch-size", 4))[0]
+  return make_plan(*workdirs, "--batch-size", 4)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +156,7 @@ def pixels(source):
     return np.asarray(image)
 
 
-# Markup
+# HTML
 
 
 def test_the_page_is_well_formed_and_needs_nothing_else(text):
@@ -201,39 +210,33 @@ def test_a_page_without_baselines(made):
   assert not any("Telea" in alt["alt"] for alt in alone.all("img"))
 
 
-@pytest.mark.parametrize("text", ["<a href='x'>&quot;</a>", '"', "&amp;", "ä\u2028 "])
-def test_what_is_escaped_is_read_back(text):
-  made = markup.tag("p", text, markup.tag("i", text), aria_label=text, class_=text)
-  parser = Parser(made)
-  assert parser.elements == [("p", {"aria-label": text, "class": text}), ("i", {})]
-  assert "".join(part for _, part in parser.texts) == 2 * text
-
-
-def test_control_characters_are_replaced():
-  made = markup.tag("p", "a\x00\x1b\x7f\n\tb", title="\x01")
-  assert made == '<p title="\ufffd">a\ufffd\ufffd\ufffd\n\tb</p>'
+def test_control_characters_and_quotes_are_read_back(made):
+  (about, *_) = made.runs
+  notes = ['<a href="x">&quot;</a>', '"', "&amp;", "ä\u2028 ", "a\x00\x1b\x7f\tb"]
+  changed = dataclasses.replace(made, runs=[dataclasses.replace(about, notes=notes)])
+  shown = [text for _, text in Parser(report.page(changed)).texts]
+  for note in notes[:-1]:
+    assert note in shown
+  assert "a\ufffd\ufffd\ufffd\tb" in shown
 
 
 def test_a_name_that_is_not_unicode(made, tmp_path, monkeypatch, workdirs):
-  (run, *_) = made.runs
-  broken = dataclasses.replace(run, notes=[b"caf\xe9".decode(errors="surrogateescape")])
+  note = b"caf\xe9".decode(errors="surrogateescape")
+  broken = dataclasses.replace(made.runs[0], notes=[note])
   changed = dataclasses.replace(made, runs=[broken])
   monkeypatch.setattr(command, "make_report", lambda args: changed)
   output = tmp_path / "new" / "page.html"
-  assert command.run(arguments(workdirs[0], "--output", output)) == 0
+  assert run(workdirs[0], "--output", output) == 0
   assert r"caf\udce9" in output.read_text("utf-8")
 
 
 # Figures
 
 
-def test_measurements_are_those_of_comparison(plan, made):
+def test_measurements_are_the_same_in_other_batches(plan, made):
   for kind in made.kinds:
-    # The noise of the other run is another one in other batches.
-    systems = {name: f for name, f in plan.systems.items() if name != "two"}
-    found = comparison.compare(
-      systems, plan.examples, plan.samplers[kind.name], plan.key, batch_size=5
-    )
+    holes = plan.holes(kind.name)
+    found = compare.compare(plan.systems, plan.examples, holes, batch_size=5)
     assert found.names == kind.comparison.names
     for system, values in found.values.items():
       for metric, each in values.items():
@@ -250,7 +253,7 @@ def test_the_tables_hold_the_measurements(made, pages):
   names = [*(run.name for run in made.runs), *made.baselines]
   assert [row[0][0] for row in matrix[1:]] == names
   for column, kind in enumerate(made.kinds, 1):
-    assert matrix[0][column] == [kind.name]
+    assert matrix[0][column] == [f"{kind.name} ↑"]
     means = {n: kind.comparison.values[n]["psnr_hole"].mean() for n in names}
     for row in matrix[1:]:
       star = " ★" if means[row[0][0]] == max(means.values()) else ""
@@ -275,18 +278,15 @@ def test_the_tables_hold_the_measurements(made, pages):
 
 
 def test_differences_in_words(made, pages):
-  def interval(*values):
-    return measure.comparison.intervals.Interval(*values)
-
-  said = tables.verdict(interval(1.25, 1.0, 1.5), "Telea")
-  assert said == "1.25 dB better than Telea (1.00 to 1.50)"
-  said = tables.verdict(interval(-1.25, -1.5, -1.0), "Telea")
-  assert said == "1.25 dB worse than Telea (1.00 to 1.50)"
-  said = tables.verdict(interval(0.1, -0.2, 0.4), "Telea")
-  assert said == "no clear difference from Telea (-0.20 to +0.40 dB)"
+  for interval, said in [
+    ((1.25, 1.0, 1.5), "1.25 dB better than Telea (1.00 to 1.50)"),
+    ((-1.25, -1.5, -1.0), "1.25 dB worse than Telea (1.00 to 1.50)"),
+    ((0.1, -0.2, 0.4), "no clear difference from Telea (-0.20 to +0.40 dB)"),
+  ]:
+    assert render.verdict(Interval(*interval), "Telea") == said
   (kind, *_) = made.kinds
   found = kind.comparison.difference(EVIL, "mean colour", "psnr_hole")
-  assert html.escape(tables.verdict(found, "mean colour")) in pages["single"]
+  assert html.escape(render.verdict(found, "mean colour")) in pages["single"]
 
 
 def psnr(completed, original, hole):
@@ -334,31 +334,32 @@ def test_the_pictures_are_those_of_the_report(made, pages):
 def test_large_pictures_are_reduced():
   picture = np.zeros((8, 8, 3), np.uint8)
   picture[:, 4:] = 200
-  with Image.open(io.BytesIO(markup.png(picture, 4))) as image:
-    small = np.asarray(image)
-  np.testing.assert_array_equal(small, picture[::2, ::2])
+  small = render.picture(picture, 4)
+  np.testing.assert_array_equal(pixels(small.source), picture[::2, ::2])
+  assert small[1:] == (4, 4)
   for side in (0, 8, 100):
-    with Image.open(io.BytesIO(markup.png(picture, side))) as image:
-      np.testing.assert_array_equal(np.asarray(image), picture)
+    shown = render.picture(picture, side)
+    np.testing.assert_array_equal(pixels(shown.source), picture)
+  hole = np.eye(8, dtype=bool)
+  np.testing.assert_array_equal(pixels(render.picture(hole).source), 255 * hole)
 
 
-@pytest.mark.parametrize("size", [64, 128, 256, 1024])
-@pytest.mark.parametrize("runs", [1, 3, 6])
-def test_a_page_does_not_become_too_large(size, runs):
-  side, extremes, count = command.layout(size, 4, runs, runs + 1)
-  tiles = 4 * (count * (3 + runs) + runs * 2 * extremes * 3)
-  assert side <= size
-  assert 1 <= extremes <= 2
-  assert 1 <= count <= 6
-  assert tiles * 3 * side**2 < 10e6
-  # It is not wasteful either.
-  assert count == 6 or side * 2 > min(size, 128) or (tiles + 1) * 3 * side**2 > 4e6
+def test_a_page_does_not_become_too_large():
+  for size, several in itertools.product((64, 128, 256, 1024), (1, 3, 6)):
+    side, extremes, count = command.layout(size, 4, several, several + 1)
+    tiles = 4 * (count * (3 + several) + several * 2 * extremes * 3)
+    assert side <= size
+    assert 1 <= extremes <= 2
+    assert 1 <= count <= 6
+    assert tiles * 3 * side**2 < 10e6
+    # It is not much too small either.
+    assert count == 6 or side * 2 > min(size, 128) or (tiles + 1) * 3 * side**2 > 4e6
 
 
 # Runs
 
 
-def test_a_hole_out_of_a_training_picture_is_no_distance_away(plan):
+def test_a_hole_of_a_training_picture_has_distance_0(plan):
   found = measure.memorisation(plan, "two", plan.examples.images)
   assert found.keys() == {"the true pictures", "two", *plan.baselines}
   np.testing.assert_allclose(found["the true pictures"].distance, 0, atol=0.1)
@@ -380,7 +381,7 @@ def test_contrast():
     assert found == pytest.approx(np.sqrt(np.mean(np.square(means))))
 
 
-def test_what_is_told_of_a_run(made, plan, workdirs):
+def test_the_facts_of_a_run(made, plan, workdirs):
   for run, workdir in zip(made.runs, workdirs, strict=True):
     assert run.notes == []
     assert run.facts["Folder"] == str(workdir)
@@ -412,8 +413,8 @@ def test_the_best_epoch_is_marked():
     {"step": 4, "epoch": 2.0, "eval/psnr_hole": 12.0, "eval/l1_hole": 0.1},
     {"step": 6, "epoch": 3.0, "eval/psnr_hole": None},
   ]
-  assert charts.best_epoch(lines) == 2.0
-  assert charts.best_epoch(lines[:1]) is None
+  assert figures.best_validation(lines) == (2.0, 12.0)
+  assert figures.best_validation(lines[:1])[0] is None
   made = charts.curves(lines)
   assert set(made) == {"PSNR of the hole", "L1 of the hole"}
   unmarked = charts.curves([line | {"eval/psnr_hole": None} for line in lines])
@@ -425,26 +426,37 @@ def test_the_best_epoch_is_marked():
     assert (np.ptp(drawn, axis=2) > 80).sum() > 100
 
 
-@pytest.mark.parametrize(
-  ("content", "count", "problem"),
-  [
+def test_measurements_that_cannot_be_read(tmp_path):
+  path = tmp_path / "metrics.jsonl"
+  for content, count, problem in [
     (None, 0, "There is no"),
     (b"", 0, "holds no measurement"),
     (b"\xff\xfe\x00", 0, "holds no measurement"),
     (b"[]\n3\n{}\n", 0, "holds no measurement"),
     (b'{"step": 1, "epoch": 1, "psnr_hole": "x"}\n', 0, "holds no measurement"),
     (b'{"step": 1, "epoch": 1, "psnr_hole": null}\n{"st', 1, ""),
-  ],
-)
-def test_measurements_that_cannot_be_read(tmp_path, content, count, problem):
-  path = tmp_path / "metrics.jsonl"
-  if content is not None:
-    path.write_bytes(content)
-  lines, said = measure.measurements(tmp_path)
-  assert len(lines) == count
-  assert problem in said
-  assert bool(problem) == (str(path) in said)
-  charts.curves(lines)
+  ]:
+    if content is not None:
+      path.write_bytes(content)
+    lines, said = measure.measurements(tmp_path)
+    assert len(lines) == count
+    assert problem in said
+    assert bool(problem) == (str(path) in said)
+    charts.curves(lines)
+
+
+def test_distances_are_a_chart_with_a_row_for_each_system():
+  assert charts.distances({}) == b""
+  draw = np.random.default_rng(0)
+  found = {"$a_b$": draw.uniform(5, 50, 20), "_c": draw.uniform(5, 50, 20)}
+  sizes = []
+  for count in (1, 2):
+    chart = charts.distances(dict(list(found.items())[:count]))
+    with Image.open(io.BytesIO(chart)) as image:
+      drawn = np.asarray(image.convert("RGB")).astype(int)
+    sizes.append(drawn.shape[0])
+    assert (np.ptp(drawn, axis=2) > 80).sum() > 100
+  assert sizes[0] < sizes[1]
 
 
 def test_what_is_missing_is_said(plan, workdirs, tmp_path, made):
@@ -454,14 +466,14 @@ def test_what_is_missing_is_said(plan, workdirs, tmp_path, made):
   model = trained.load(copy)
   model.config.data.path = str(tmp_path / "moved")
   broken = dataclasses.replace(plan, models=plan.models | {"two": model})
-  run = measure.run(broken, "two", command.training(model))
-  assert len(run.notes) == 3
-  assert "no curves" in run.notes[0]
-  assert "moved" in run.notes[1]
-  assert "other data settings" in run.notes[2]
-  page = report.page(dataclasses.replace(made, runs=[run]))
-  assert all(html.escape(note, quote=False) in page for note in run.notes)
-  Parser(page)
+  about = measure.run(broken, "two", command.training(model))
+  assert len(about.notes) == 3
+  assert "no curves" in about.notes[0]
+  assert "moved" in about.notes[1]
+  assert "data settings differ" in about.notes[2]
+  page = report.page(dataclasses.replace(made, runs=[about]))
+  shown = [text for _, text in Parser(page).texts]
+  assert all(note in shown for note in about.notes)
 
 
 # The command
@@ -470,10 +482,10 @@ def test_what_is_missing_is_said(plan, workdirs, tmp_path, made):
 def test_the_command_writes_a_page_and_pngs(workdirs, tmp_path, capsys):
   output, pngs = tmp_path / "new" / "page.html", tmp_path / "pngs"
   shared = ["--output", output, "--pngs", pngs, "--max-images", 4, "--batch-size", 4]
-  assert command.run(arguments("--workdir", workdirs[0], *shared, "--count", 1)) == 0
+  assert run("--workdir", workdirs[0], *shared, "--count", 1) == 0
   assert str(output) in capsys.readouterr().out
   parser = Parser(output.read_text("utf-8"))
-  assert any("4 pictures of 16x16 pixels" in text for _, text in parser.texts)
+  assert any("16x16 pixels: 4 images" in text for _, text in parser.texts)
   names = {path.name for path in pngs.iterdir()}
   assert {f"completed_{kind}.png" for kind in KINDS} <= names
   start = "run1_script_alert_1_script_x_a"
@@ -483,23 +495,17 @@ def test_the_command_writes_a_page_and_pngs(workdirs, tmp_path, capsys):
       assert len(np.unique(np.asarray(image.convert("L")))) > 1
 
 
-def test_images_are_spread_over_all():
-  examples = data.Examples(
-    tuple("abcdefg"), np.arange(7), 1, np.arange(7).reshape(7, 1, 1, 1), None, 0, {}, ""
-  )
-  assert command.spread(examples, 3).names == ("a", "d", "g")
-  np.testing.assert_array_equal(command.spread(examples, 3).images.ravel(), [0, 3, 6])
-  assert command.spread(examples, 7) is examples
-
-
-def test_other_images_and_all_of_them(workdirs, folder):
-  plan, sentence = command.make_plan(arguments(workdirs[0]))
-  assert "the validation part" in sentence
-  assert len(plan.examples) < 24
-  plan, sentence = command.make_plan(arguments(workdirs[0], "--all", "--max-images", 9))
-  assert "9 pictures" in sentence
-  assert "all 24 images" in sentence
-  assert "trained on" in sentence
+def test_the_sentence_on_the_images(workdirs):
+  plan = make_plan(workdirs[0])
+  sentence = command.images(plan)
+  count = len(plan.examples)
+  assert count < 24
+  assert f"16x16 pixels: {count} images, the validation part of" in sentence
+  assert "training pictures" not in sentence
+  plan = make_plan(workdirs[0], "--all", "--max-images", 9)
+  sentence = command.images(plan)
+  assert "9 images, evenly spread over 24 images, all of" in sentence
+  assert "Some of them are training pictures" in sentence
   assert len(plan.examples) == 9
 
 
@@ -511,30 +517,26 @@ def damaged(workdir, copy):
   return copy
 
 
-@pytest.mark.parametrize(
-  ("given", "message"),
-  [
+def test_bad_arguments_are_one_line(workdirs, tmp_path, capsys):
+  broken, output = damaged(workdirs[0], tmp_path / "broken"), tmp_path / "page.html"
+  own = workdirs[0]
+  for given, message in [
     ([], "Name the folder of a run"),
-    (["{root}/nowhere"], "There is no checkpoint in"),
-    (["{root}"], "There is no checkpoint in"),
-    (["{damaged}"], "damaged"),
-    (["{run}", "{run}"], "one run twice"),
-    (["{run}", "--images", "{root}/nowhere"], "nowhere"),
-    (["{run}", "--max-images", "0"], "--max-images must be at least 1, not 0"),
-    (["{run}", "--batch-size", "0"], "--batch-size must be at least 1, not 0"),
-    (["{run}", "--count", "-1"], "--count must be at least 0, not -1"),
-  ],
-)
-def test_what_does_not_serve_is_one_line(workdirs, tmp_path, capsys, given, message):
-  broken = damaged(workdirs[0], tmp_path / "broken") if "{damaged}" in given else ""
-  words = [w.format(root=tmp_path, run=workdirs[0], damaged=broken) for w in given]
-  output = tmp_path / "page.html"
-  assert command.run(arguments(*words, "--output", output)) == 1
-  error = capsys.readouterr().err.strip()
-  assert error.startswith("ctx-encoder report: ")
-  assert message in error
-  assert "\n" not in error
-  assert not output.exists()
+    ([tmp_path / "nowhere"], "There is no checkpoint in"),
+    ([tmp_path], "There is no checkpoint in"),
+    ([broken], "damaged"),
+    ([own, own], "one run twice"),
+    ([own, "--images", tmp_path / "nowhere"], "nowhere"),
+    ([own, "--max-images", "0"], "--max-images must be at least 1, not 0"),
+    ([own, "--batch-size", "0"], "--batch-size must be at least 1, not 0"),
+    ([own, "--count", "-1"], "--count must be at least 0, not -1"),
+  ]:
+    assert run(*given, "--output", output) == 1
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("ctx-encoder report: ")
+    assert message in error
+    assert "\n" not in error
+    assert not output.exists()
 
 
 def test_runs_of_different_image_sizes(workdirs, monkeypatch, capsys):
@@ -547,7 +549,7 @@ def test_runs_of_different_image_sizes(workdirs, monkeypatch, capsys):
     return model
 
   monkeypatch.setattr(trained, "load", larger)
-  assert command.run(arguments(*workdirs)) == 1
+  assert run(*workdirs) == 1
   error = capsys.readouterr().err.strip()
   assert "different image sizes" in error
   assert "\n" not in error
@@ -562,10 +564,9 @@ def test_a_run_with_the_name_of_a_baseline(workdirs, monkeypatch, capsys):
     return model
 
   monkeypatch.setattr(trained, "load", renamed)
-  assert command.run(arguments(workdirs[0])) == 1
+  assert run(workdirs[0]) == 1
   assert "'mean colour'" in capsys.readouterr().err
-  plan, _ = command.make_plan(arguments(workdirs[0], "--baselines"))
-  assert plan.baselines == []
+  assert make_plan(workdirs[0], "--baselines").baselines == []
 
 
 # In a browser

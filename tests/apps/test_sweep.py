@@ -1,13 +1,14 @@
-"""Sweeps: which cells there are, what survives, and what is tabulated."""
+"""Sweeps: their cells, failed and finished runs, and the table."""
 
 import argparse
 import json
+from pathlib import Path
 
 import pytest
 
 from ctx_encoder.apps import cli
 from ctx_encoder.apps.commands import sweep
-from ctx_encoder.evaluation import evaluate
+from ctx_encoder.evaluation.compare import MODEL
 
 CONFIG = """
 from ctx_encoder import config as base
@@ -55,25 +56,20 @@ def test_cells_are_all_combinations(config):
   assert {cell["model"]["dropout"] for cell in cells.values()} == {0.1}
 
 
-@pytest.mark.parametrize(
-  ("rest", "message"),
-  [
+def test_a_wrong_grid_is_an_error_before_anything_starts(config, tmp_path, capsys):
+  output = tmp_path / "sweep"
+  for rest, message in [
     (["--grid", "model.widht=1,2"], "no field 'model.widht'; nearest: model.width"),
     (["--grid", "model.width"], "is not FIELD=VALUE"),
     (["--grid", "model.width=wide"], "model.width cannot be 'wide'"),
     (["--grid", "model.width=0.5,100"], "must be within"),
     (["--grid", "model.width=1", "--set", "model.width=2"], "a field twice"),
     (["--seeds", "1", "1"], "one twice"),
-  ],
-)
-def test_a_wrong_grid_is_refused_before_anything_starts(
-  config, tmp_path, rest, message, capsys
-):
-  output = tmp_path / "sweep"
-  command = ["sweep", "--config", str(config), "--output", str(output), *rest]
-  assert cli.main(command) == 1
-  assert message in capsys.readouterr().err
-  assert not output.exists()
+  ]:
+    command = ["sweep", "--config", str(config), "--output", str(output), *rest]
+    assert cli.main(command) == 1
+    assert message in capsys.readouterr().err
+    assert not output.exists()
 
 
 def test_a_missing_configuration(tmp_path, capsys):
@@ -82,26 +78,63 @@ def test_a_missing_configuration(tmp_path, capsys):
   assert "no configuration file 'nowhere.py'" in capsys.readouterr().err
 
 
+def process(trained, fails=lambda config: False):
+  """Returns a stand-in for `start_process` that lists what it "trained"."""
+
+  def start(cell, log):
+    described = json.loads(cell.read_text())
+    config, folder = described["config"], Path(described["workdir"])
+    trained.append(folder.name)
+    if fails(config):
+      log.write_text("step 3\nloss is nan\n")
+      return 1
+    folder.mkdir(exist_ok=True)
+    psnr = 10 + config["optimizer"]["learning_rate"] + config["seed"]
+    systems = {
+      MODEL: {"psnr_hole": psnr, "l1_hole": 0.1},
+      "Telea": {"psnr_hole": 12.0, "l1_hole": 0.2},
+    }
+    (folder / "results.json").write_text(json.dumps({"results": systems}))
+    return 0
+
+  return start
+
+
+def test_results_of_another_configuration_are_not_reused(
+  config, tmp_path, capsys, monkeypatch
+):
+  output, trained = tmp_path / "sweep", []
+  monkeypatch.setattr(sweep, "start_process", process(trained))
+  command = ["sweep", "--config", str(config), "--output", str(output)]
+  assert cli.main(command) == 0
+  assert cli.main(command) == 0
+  assert trained == ["run_seed0"]
+  capsys.readouterr()
+  before = (output / "results.json").read_bytes()
+  changed = [*command, "--set", "model.dropout=0.1", "--seeds", "0", "1"]
+  assert cli.main(changed) == 1
+  error = capsys.readouterr().err.strip()
+  assert "holds a result of another configuration" in error
+  assert "model.dropout was None, is 0.1 now" in error
+  assert error.count(" was ") == 1
+  assert "\n" not in error
+  assert trained == ["run_seed0"]
+  assert (output / "results.json").read_bytes() == before
+  (output / "run_seed0.json").unlink()
+  assert cli.main(command) == 1
+  assert "its configuration is not recorded" in capsys.readouterr().err
+
+
 def test_a_sweep_survives_a_failed_cell_and_goes_on(
   config, tmp_path, capsys, monkeypatch
 ):
   output = tmp_path / "sweep"
   trained = []
 
-  def train(folder, config, seed, cache):
-    trained.append(folder.name)
-    rate = config["optimizer"]["learning_rate"]
-    if rate == 1.0 and len(trained) < 4:
-      return "exit code 1: loss is nan"
-    folder.mkdir()
-    systems = {
-      evaluate.MODEL: {"psnr_hole": 10 + rate + seed, "l1_hole": 0.1},
-      "Telea": {"psnr_hole": 12.0, "l1_hole": 0.2},
-    }
-    (folder / "results.json").write_text(json.dumps({"results": systems}))
-    return ""
+  def fails(config):
+    return config["optimizer"]["learning_rate"] == 1.0 and len(trained) < 4
 
-  monkeypatch.setattr(sweep, "train", train)
+  monkeypatch.setattr(sweep, "start_process", process(trained, fails))
   command = ["sweep", "--config", str(config), "--output", str(output), "--seeds"]
   command += ["0", "2", "--grid", "optimizer.learning_rate=1.0,2.0"]
   assert cli.main(command) == 1

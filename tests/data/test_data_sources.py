@@ -10,8 +10,8 @@ import pytest
 from pictures import encode, fill_folder, load, noise
 from PIL import Image
 
+from ctx_encoder import config as schema
 from ctx_encoder import data
-from ctx_encoder.config import schema
 from ctx_encoder.data import MissingData, evaluation_settings, samples
 from ctx_encoder.data.decode import decode
 from ctx_encoder.data.sources import open_source, source_kind

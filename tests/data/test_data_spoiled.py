@@ -17,8 +17,7 @@ from ctx_encoder.data import (
   validation_batches,
 )
 from ctx_encoder.evaluation import figures
-from ctx_encoder.training import feed
-from ctx_encoder.training import run as trainer
+from ctx_encoder.training import feed, trainer
 from ctx_encoder.training.checkpoint import Checkpoints
 
 LOADERS = ("tf", "pillow")

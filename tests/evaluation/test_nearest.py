@@ -1,4 +1,4 @@
-"""Nearest neighbours: against a plain search, and what must be found."""
+"""Nearest patches: against a plain search, and where the answer is known."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def hole():
   return mask
 
 
-def test_a_picture_seen_in_training_is_restored():
+def test_a_training_picture_is_restored():
   training = pictures(6)
   complete = nearest.make_nearest(training, chunk=4)
   for image in training:
@@ -36,7 +36,7 @@ def test_a_shifted_picture_is_found_at_its_place():
   np.testing.assert_array_equal(completed, image)
 
 
-def test_nothing_of_the_hole_is_seen_and_nothing_else_changed():
+def test_the_hole_is_not_read_and_nothing_else_is_changed():
   training, (image,) = pictures(5), pictures(1, seed=9)
   complete = nearest.make_nearest(training)
   mask = hole()
@@ -47,7 +47,7 @@ def test_nothing_of_the_hole_is_seen_and_nothing_else_changed():
   np.testing.assert_array_equal(complete(image, np.zeros_like(mask)), image)
 
 
-def test_the_best_is_that_of_a_plain_search():
+def test_the_best_patch_is_that_of_a_plain_search():
   training, (image,) = pictures(4), pictures(1, seed=5)
   mask = hole()
   (top, bottom), (left, right) = (4, 52), (8, 56)  # the hole and 16 pixels around it
@@ -84,8 +84,8 @@ def test_distances_to_training_patches():
   np.testing.assert_allclose(nearest.patch_distances(far[None], dark), 255, rtol=1e-4)
 
 
-def test_training_pictures_must_be_some():
-  with pytest.raises(ValueError, match="must be some"):
+def test_bad_training_pictures():
+  with pytest.raises(ValueError, match="N > 0"):
     nearest.make_nearest(np.zeros((0, 64, 64, 3), np.uint8))
-  with pytest.raises(ValueError, match="4 divides"):
+  with pytest.raises(ValueError, match="multiple of 4"):
     nearest.make_nearest(np.zeros((1, 30, 30, 3), np.uint8))

@@ -1,16 +1,16 @@
-"""Damages checkpoints in every way, and lets the disk be full while they are written.
+"""Damages checkpoints in many ways, and fills the disk while they are written.
 
   python tests/faults/checkpoints.py
 
 Damage: some file of the latest of three checkpoints is truncated, emptied, flipped in a
-bit, overwritten, lengthened or deleted; or half of all files, a folder, or the whole
-checkpoint. It has to be named, the one before used, and the earlier ones have to be as
-they were. Nothing but the exact arrays of a checkpoint may ever come back.
+bit, overwritten, lengthened or deleted; or half of all files, a folder, or the complete
+checkpoint. The error must name it, the checkpoint before must be used, and earlier ones
+must be unchanged. Only the exact arrays of a checkpoint may be restored.
 
 Full disk: a tmpfs of a few MiB is mounted, which only root may, and filled up to a
-random rest; elsewhere the process's largest file is limited, which fails otherwise
-(EFBIG), and no run is tried. A save, or a run, has to end with one clear line or
-succeed, and what was saved before has to be whole.
+random rest; elsewhere the size of files is limited, which is another error (EFBIG), and
+no run is tried. A save or a run must succeed or end with one clear line, and earlier
+checkpoints must be intact.
 """
 
 import contextlib
@@ -29,8 +29,8 @@ import kill
 import numpy as np
 import table
 
-from ctx_encoder.config import schema as configuration
-from ctx_encoder.training.assembly import run as build_run
+from ctx_encoder import config as configuration
+from ctx_encoder.training import assembly
 from ctx_encoder.training.checkpoint import Checkpoints, DamagedError
 
 SIZE = 8 * 2**20  # of the small disk, bytes
@@ -58,17 +58,20 @@ def main() -> None:
 
 
 def states() -> Iterator[tuple[int, dict]]:
-  """Yields three states of a small network and its optimisers, by step."""
+  """Yields three states of a small network and its optimizers, by step."""
   config = configuration.default()
   config.model.width = config.discriminator.width = 0.02
-  create = jax.jit(lambda seed: build_run(config, total_steps=1).init(0, average=True))
+  config.ema_decay = 0.9
+  run = assembly.run(config)
+  optimizers = run.optimizers(run.generator, 1)
+  create = jax.jit(lambda: run.init(jax.random.key(0), optimizers))
   for step in (10, 20, 30):
     noise = np.random.default_rng(step)
     state = jax.tree.map(
       lambda x, noise=noise: np.asarray(
         x + noise.normal(size=x.shape) if x.dtype.kind == "f" else x
       ).astype(x.dtype),
-      create(0),
+      create(),
     )
     yield step, state
 
@@ -161,7 +164,7 @@ OF_A_CHECKPOINT = (delete_half, delete_folder, delete_all, remove)
 def damage(
   made: dict, place: pathlib.Path, times: int, draw: random.Random
 ) -> table.Row:
-  """Damages the last checkpoint, tries to restore it, and puts it right again."""
+  """Damages the last checkpoint, tries to restore it, and repairs it."""
   copy, all_states = place / "copy", made["states"]
   shutil.copytree(made["folder"], copy)
   files = files_of(copy / "30")
@@ -178,7 +181,7 @@ def damage(
     what = f"{kind.__name__} {path.relative_to(copy)}"
     state, _ = Checkpoints(copy).restore(all_states[10])
     if equal(state, all_states[30]):
-      # A byte of white space, or a file that nobody reads.
+      # A byte of white space, or a file that is not read.
       harmless += 1
       if path.name not in (*WITHOUT, "record.json"):
         wrong.append(f"{what}: it was not noticed")
@@ -199,8 +202,8 @@ def damage(
     f"Damage of {len(OF_A_FILE) + len(OF_A_CHECKPOINT)} kinds to a checkpoint of"
     f" {len(files)} files",
     times,
-    f"{detected} detected, named, and the one before used; {harmless} in what nobody"
-    f" reads; {len(wrong)} otherwise",
+    f"{detected} detected, named, and the one before used; {harmless} in files"
+    f" that are not read; {len(wrong)} otherwise",
     not wrong,
   )
 
@@ -219,7 +222,7 @@ def unnamed(
     return [] if clear else [f"the message is {message}"]
   except Exception as error:
     return [f"{type(error).__name__}: {error}"]
-  return ["it is read where it is asked for"]
+  return ["it was restored"]
 
 
 # A full disk
@@ -254,7 +257,7 @@ def filled(folder: pathlib.Path, rest: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def files_limited(folder: pathlib.Path, rest: int) -> Iterator[None]:
-  """Makes every write beyond `rest` bytes of a file fail, for lack of a small disk."""
+  """Makes writes beyond `rest` bytes of a file fail."""
   before = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (rest, before[1]))
   try:
@@ -305,8 +308,8 @@ def full_while_saving(
   return table.Row(
     f"Saving onto a disk with random room left: {how}",
     times,
-    f"{failed} failed with an OSError of one line, {times - failed} had room; what was"
-    f" saved before is whole; {len(wrong)} otherwise",
+    f"{failed} failed with an OSError of one line, {times - failed} had room; earlier"
+    f" checkpoints are intact; {len(wrong)} otherwise",
     not wrong,
   )
 
@@ -344,13 +347,13 @@ def full_while_training(
     steps = after.latest()
   ended = kill.Run(workdir, steps + 20, log=place / "log")
   if ended.start().wait() or ended.resumed() != steps:
-    wrong.append(f"it does not go on: {ended.output()[-300:]}")
+    wrong.append(f"it was not resumed: {ended.output()[-300:]}")
   print("\n".join([*said, *wrong]), flush=True)
   return table.Row(
     "Training until the disk is full (tmpfs, ENOSPC)",
     times,
-    f"every run ended with one line, all checkpoints are whole, and with room it goes"
-    f" on; {len(wrong)} otherwise",
+    f"every run ended with one line, all checkpoints are intact, and with room it is"
+    f" resumed; {len(wrong)} otherwise",
     not wrong,
   )
 

@@ -1,15 +1,14 @@
-"""Kills a run at random moments, saves included, and sees whether it comes through.
+"""Kills a run at random moments, also during saves, and resumes it.
 
   python tests/faults/kill.py --kills 30
 
-A run of a small network is killed with SIGKILL and started again until it has been
-killed that often, and then left to end. In turn a kill comes while the run starts,
-while it trains, and while a checkpoint is being written; the moment itself is random.
-Every start has to go on from the last checkpoint that was finished, and the end has to
-be that of a run that was never killed, bit for bit.
+A run of a small network is killed with SIGKILL and started again, so many times, and
+then ends normally. In turn it is killed while it starts, while it trains, and while a
+checkpoint is written; the moment is random. Every start must resume from the last
+finished checkpoint, and the run must end as one that was never killed, bit for bit.
 
 Checkpoints are written in the background, and a save waits for the one before. So a
-kill costs the steps since the last save that was finished: at most those between three.
+kill loses the steps since the last finished save: at most those between three saves.
 """
 
 import json
@@ -29,8 +28,8 @@ import table
 ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from ctx_encoder.config import schema as configuration  # noqa: E402
-from ctx_encoder.training import assembly as build  # noqa: E402
+from ctx_encoder import config as configuration  # noqa: E402
+from ctx_encoder.training import assembly  # noqa: E402
 from ctx_encoder.training.checkpoint import Checkpoints  # noqa: E402
 
 SAVE_EVERY = 10
@@ -81,14 +80,14 @@ def try_out(
         wait_for(lambda began=began: run.saving(began), process)
         time.sleep(draw.uniform(0, 0.2))
     if process.poll() is not None:
-      wrong.append(f"it ended by itself, {process.returncode}, {number} kills in")
+      wrong.append(f"it ended with {process.returncode} after {number} kills")
       print(run.output()[-2000:], flush=True)
       break
     process.kill()
     process.wait()
     in_saves += run.saving(began)
     if start and moment != "start" and run.resumed() != start:
-      wrong.append(f"it went on at {run.resumed()} and not at {start}")
+      wrong.append(f"it resumed at {run.resumed()} and not at {start}")
     lost.append(run.made() - run.saved() if run.trains() else 0)
     if run.saved() < start or lost[-1] > 2 * SAVE_EVERY:
       wrong.append(f"it was at {run.made()}, and {run.saved()} is saved")
@@ -112,7 +111,7 @@ def try_out(
 
 
 class Run:
-  """A run in a folder of its own."""
+  """A run in its own folder."""
 
   def __init__(
     self, workdir: pathlib.Path, steps: int, log: pathlib.Path | None = None
@@ -131,7 +130,7 @@ class Run:
       return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
 
   def output(self) -> str:
-    """Returns what the last start has printed."""
+    """Returns the output of the last start."""
     return self._log.read_text()
 
   def trains(self) -> bool:
@@ -145,12 +144,12 @@ class Run:
     return self.checkpoints.latest() or 0
 
   def saving(self, since: float) -> bool:
-    """Returns whether a checkpoint is half written, and not by an earlier start."""
+    """Returns whether this start is writing a checkpoint."""
     unfinished = self.workdir.glob("checkpoints/*.orbax-checkpoint-tmp*")
     return any(changed(folder) > since for folder in unfinished)
 
   def made(self) -> int:
-    """Returns the last step that the log tells of."""
+    """Returns the last step in the log."""
     return max((line["step"] for line in self.lines()), default=0)
 
   def lines(self) -> list[dict]:
@@ -160,7 +159,7 @@ class Run:
 
 
 def changed(path: pathlib.Path) -> float:
-  """Returns when a file or folder was changed last, 0 where it is no more."""
+  """Returns when a file or folder was last changed; 0 = it does not exist."""
   try:
     return path.stat().st_ctime
   except FileNotFoundError:
@@ -177,12 +176,13 @@ def wait_for(condition, process: subprocess.Popen) -> None:
     time.sleep(0.005)
 
 
-def arrays(run: Run, step: int) -> dict[str, np.ndarray]:
-  """Returns what a checkpoint holds, by name; raises what `restore` does."""
-  config = configuration.from_saved(run.checkpoints.read_config(step))
-  parts = build.run(config, total_steps=step)
-  abstract = jax.eval_shape(lambda: parts.init(0, average=config.ema_decay > 0))
-  state, _ = run.checkpoints.restore(abstract, step)
+def arrays(killed: Run, step: int) -> dict[str, np.ndarray]:
+  """Returns {name: array} of a checkpoint; raises as `restore`."""
+  config = configuration.from_saved(killed.checkpoints.read_config(step))
+  run = assembly.run(config)
+  optimizers = run.optimizers(run.generator, step)
+  abstract = jax.eval_shape(lambda: run.init(jax.random.key(0), optimizers))
+  state, _ = killed.checkpoints.restore(abstract, step)
   leaves = jax.tree_util.tree_leaves_with_path(state)
   return {jax.tree_util.keystr(path): np.asarray(x) for path, x in leaves}
 
@@ -197,7 +197,7 @@ def unreadable(run: Run, step: int) -> str | None:
 
 
 def differences(one: Run, other: Run) -> list[str]:
-  """Returns what is not the same at the end of two runs."""
+  """Returns the differences between the ends of two runs."""
   states, logs = [], []
   for run in (one, other):
     states.append(arrays(run, run.steps))

@@ -1,13 +1,12 @@
-"""A run of many steps: do memory and the time of a step stay as they are?
+"""Trains for many steps: memory and the time of a step must stay constant.
 
   python tests/faults/soak.py --steps 20000
 
-The real trainer, with networks of one dense layer on 16x16 pixels: what is measured is
-all around them. Pictures are read and decoded anew every epoch; there are validations,
-pictures of them, curves and checkpoints. Quarters of the run are compared: memory may
-not grow between the second and the last one by more than 16 MiB or 2 %, arrays on the
-device not at all, and a step may not take 1.25 times as long: the lower quartile of
-its times, in which other programs of the machine show least.
+The networks are tiny, so that everything around them is measured. Images are decoded
+again every epoch; there are validations, pictures, curves and checkpoints. From the
+second to the last quarter of the run, memory may grow by at most 16 MiB or 2 %, arrays
+on the device not at all, and the lower quartile of a step's times, which other programs
+affect least, by at most a quarter.
 """
 
 import dataclasses
@@ -28,8 +27,7 @@ sys.path[:0] = [str(TESTS / "support"), str(TESTS), str(TESTS.parent)]
 import pictures  # noqa: E402
 import tiny  # noqa: E402
 
-from ctx_encoder.training import feed  # noqa: E402
-from ctx_encoder.training import run as trainer  # noqa: E402
+from ctx_encoder.training import feed, trainer  # noqa: E402
 
 MIB = 2**20
 EVERY = 50  # steps between measurements of memory
@@ -37,7 +35,7 @@ EVERY = 50  # steps between measurements of memory
 
 @dataclasses.dataclass(frozen=True)
 class Quarter:
-  """What was measured over a quarter of the steps.
+  """Measurements over a quarter of the steps.
 
   step, fast: median and lower quartile of a step's time, milliseconds.
   resident, arrays: bytes, and count: of live arrays; medians.
@@ -75,7 +73,7 @@ def main() -> None:
   }
   grown = [name for name, fine in flat.items() if not fine]
   row = table.Row(
-    f"Steps of one run, pictures read anew ({args.loader}), validated and saved",
+    f"Steps of one run, pictures decoded again ({args.loader}), validated and saved",
     steps,
     f"from the second to the last quarter memory {second.resident / MIB:.0f} to"
     f" {last.resident / MIB:.0f} MiB, {second.count:.0f} to {last.count:.0f} arrays,"
@@ -87,7 +85,7 @@ def main() -> None:
 
 
 def soak(steps: int, loader: str) -> list[Quarter]:
-  """Trains that many steps; returns what was measured in each quarter."""
+  """Trains for so many steps; returns the measurements of each quarter."""
   times: list[float] = []
   memory: list[tuple[int, int, int]] = []
   dispatches = feed.dispatches
@@ -134,13 +132,13 @@ def share(values: list, part: int) -> list:
 
 
 def on_device() -> tuple[int, int]:
-  """Returns the bytes and the number of the arrays that are alive."""
-  arrays = jax.live_arrays()  # not to be kept, or they would be alive for that
+  """Returns the bytes and the number of live arrays."""
+  arrays = jax.live_arrays()  # not stored, since that would keep them alive
   return sum(x.nbytes for x in arrays), len(arrays)
 
 
 def resident() -> int:
-  """Returns the bytes of this process that lie in memory."""
+  """Returns the resident memory of this process, in bytes."""
   pages = pathlib.Path("/proc/self/statm").read_text().split()[1]
   return int(pages) * 4096
 

@@ -1,5 +1,6 @@
 """Adversarial losses against Optax, PyTorch and NumPy in float64."""
 
+import functools
 from unittest import mock
 
 import jax
@@ -28,15 +29,15 @@ def cross_entropy(logits, label):
 @pytest.mark.parametrize("shape", [(3, 5, 5, 1), (3, 25), (75,)])
 def test_adversarial_values(dtype, shape):
   real, fake = (jnp.asarray(x, dtype).reshape(shape) for x in LOGITS)
-  judged = losses.bce_discriminator_loss(real, fake)
-  wished = losses.bce_generator_loss(fake)
-  assert judged.shape == wished.shape == shape[:1]
-  assert judged.dtype == wished.dtype == jnp.float32
+  discriminator = losses.bce_discriminator_loss(real, fake)
+  generator = losses.bce_generator_loss(fake)
+  assert discriminator.shape == generator.shape == shape[:1]
+  assert discriminator.dtype == generator.dtype == jnp.float32
   expected = cross_entropy(real, 1.0) + cross_entropy(fake, 0.0)
-  np.testing.assert_allclose(judged, expected, rtol=1e-5)
-  np.testing.assert_allclose(wished, cross_entropy(fake, 1.0), rtol=1e-5)
-  np.testing.assert_allclose(  # the definition, with its logarithm of a sigmoid
-    wished,
+  np.testing.assert_allclose(discriminator, expected, rtol=1e-5)
+  np.testing.assert_allclose(generator, cross_entropy(fake, 1.0), rtol=1e-5)
+  np.testing.assert_allclose(  # the definition
+    generator,
     -np.log(1 / (1 + np.exp(-np.asarray(fake, float)))).reshape(len(fake), -1).mean(1),
     rtol=1e-5,
   )
@@ -66,7 +67,7 @@ def test_adversarial_under_jit_and_vmap():
   np.testing.assert_allclose(mapped.mean(axis=1), plain, rtol=1e-5)
 
 
-def test_a_discriminator_without_an_idea():
+def test_logits_of_zero():
   logits = jnp.zeros((2, 7, 7, 1))
   np.testing.assert_allclose(
     losses.bce_discriminator_loss(logits, logits), 2 * np.log(2), 1e-6
@@ -75,11 +76,11 @@ def test_a_discriminator_without_an_idea():
 
 
 @pytest.mark.parametrize("logit", [50.0, 1e4, 1e30])
-def test_sure_discriminators(logit):
+def test_large_logits_do_not_overflow(logit):
   sure = jnp.full((1, 2, 2, 1), logit)
   assert losses.bce_discriminator_loss(sure, -sure) <= 2 * np.exp(-50)
   np.testing.assert_allclose(losses.bce_discriminator_loss(-sure, sure), 2 * logit)
-  # Non-saturating: the surer the discriminator, the stronger the generator's gradient.
+  # Non-saturating: the generator's gradient does not vanish.
   np.testing.assert_allclose(losses.bce_generator_loss(-sure), logit)
   gradient = jax.grad(lambda logits: losses.bce_generator_loss(logits).sum())(-sure)
   np.testing.assert_allclose(gradient, -0.25)
@@ -108,7 +109,7 @@ def test_wrong_logits_are_refused_while_tracing():
     jax.eval_shape(losses.bce_generator_loss, one)
 
 
-# The other games
+# All games
 
 
 def numpy_games(real, fake):
@@ -143,10 +144,10 @@ def test_games(game, dtype, shape):
   discriminator, generator = GAMES[game]
   exact = [np.asarray(x, float) for x in (real, fake)]
   as_real, as_fake, wish = map(patch_means, numpy_games(*exact)[game])
-  judged, wished = discriminator(real, fake), generator(fake)
-  assert judged.dtype == wished.dtype == jnp.float32
-  np.testing.assert_allclose(judged, as_real + as_fake, rtol=1e-5, atol=1e-6)
-  np.testing.assert_allclose(wished, wish, rtol=1e-5, atol=1e-6)
+  of_discriminator, of_generator = discriminator(real, fake), generator(fake)
+  assert of_discriminator.dtype == of_generator.dtype == jnp.float32
+  np.testing.assert_allclose(of_discriminator, as_real + as_fake, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(of_generator, wish, rtol=1e-5, atol=1e-6)
 
 
 @every_game
@@ -167,10 +168,10 @@ def test_games_under_jit_and_vmap(game):
 
 
 @every_game
-def test_games_of_nobody_and_of_nan(game):
+def test_games_of_empty_batches_and_of_nan(game):
   discriminator, generator = GAMES[game]
-  nobody = jnp.zeros((0, 3, 3, 1))
-  assert discriminator(nobody, nobody).shape == generator(nobody).shape == (0,)
+  empty = jnp.zeros((0, 3, 3, 1))
+  assert discriminator(empty, empty).shape == generator(empty).shape == (0,)
   real, fake = map(jnp.asarray, LOGITS)
   poisoned = fake.at[1, 2, 3, 0].set(np.nan)
   for values in (discriminator(real, poisoned), generator(poisoned)):
@@ -218,7 +219,7 @@ def test_smoothing_moves_the_label_of_real_images():
         loss(*LOGITS, smoothing=smoothing)
 
 
-def test_the_saturating_loss_is_the_games_own():
+def test_the_saturating_loss_is_the_minimax_loss():
   fake = np.asarray(LOGITS[1], float)
   expected = patch_means(np.log(1 - 1 / (1 + np.exp(-fake))))
   value = losses.bce_generator_loss(LOGITS[1], saturating=True)
@@ -232,7 +233,7 @@ def test_relativistic_average(axis_name):
   def relative(*logits):
     return losses.relativistic_average(*logits, axis_name=axis_name)
 
-  if axis_name:  # one example a device: the mean is still that of the batch
+  if axis_name:  # one example per device; the mean is that of the batch
     split = [x[:, None] for x in LOGITS]
     found = jax.vmap(relative, axis_name=axis_name)(*split)
     found = [x[:, 0] for x in found]
@@ -244,17 +245,17 @@ def test_relativistic_average(axis_name):
     losses.relativistic_average(LOGITS[0], LOGITS[1][:1])
 
 
-# Which patches are fake
+# Labels of patches
 
 
-def test_patches_that_see_the_hole_are_those_whose_logits_it_moves():
+def test_fake_patches_are_those_whose_logits_depend_on_the_hole():
   depth, size = 2, 40
   discriminator = patchgan.PatchGAN(depth, patchgan.Settings(width=0.05))
   mask = np.zeros((1, size, size, 1), np.float32)
   mask[0, 3:6, 25:30] = 1
   images = jnp.zeros((1, size, size, 3))
   variables = discriminator.init(jax.random.key(0), images)
-  # Positive weights: whatever is seen moves the logit.
+  # With positive weights every pixel of a receptive field changes the logit.
   variables = jax.tree.map(lambda x: jnp.abs(x) + 0.01, variables)
   moved = discriminator.apply(variables, images + 10 * mask)
   moved = moved != discriminator.apply(variables, images)
@@ -264,7 +265,7 @@ def test_patches_that_see_the_hole_are_those_whose_logits_it_moves():
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
-def test_a_pixel_is_seen_by_a_receptive_field_of_patches(depth):
+def test_one_pixel_is_in_the_receptive_fields_of_as_many_patches(depth):
   field = patchgan.receptive_field(patchgan.kernels_and_strides(depth))
   size = 256
   mask = jnp.zeros((1, size, size, 1)).at[0, 128, 128].set(1)
@@ -274,7 +275,7 @@ def test_a_pixel_is_seen_by_a_receptive_field_of_patches(depth):
 
 
 @every_game
-def test_patches_that_see_no_hole_count_as_real(game):
+def test_patches_without_hole_count_as_real(game):
   real, logits = (np.asarray(x, float) for x in LOGITS)
   fake = np.zeros((3, 5, 5, 1), np.float32)
   fake[0] = 1
@@ -292,31 +293,31 @@ def test_patches_that_see_no_hole_count_as_real(game):
   )
 
 
-def test_fake_patches_refuse_what_is_no_mask():
+def test_fake_patches_refuse_invalid_masks():
   with pytest.raises(ValueError, match=r"\[B, H, W, 1\], not \(8, 8, 1\)"):
     losses.fake_patches(jnp.zeros((8, 8, 1)), [(4, 2, "SAME")])
   with pytest.raises(ValueError, match="1 in the hole"):
     losses.fake_patches(jnp.full((1, 8, 8, 1), 0.5), [(4, 2, "SAME")])
 
 
-# Slopes
+# Gradient penalties
 
 
 def quadratic(images):
-  """Logits of two patches, of known slope: x.x / 2 and 3 times that."""
+  """Logits of two patches with known gradients: x.x / 2 and 3 times that."""
   value = jnp.sum(jnp.square(images), axis=(1, 2, 3)) / 2
   return jnp.stack([value, 3 * value], axis=1)
 
 
-def test_r1_and_r2_of_a_known_slope():
+def test_r1_and_r2_of_a_known_gradient():
   images = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4, 4, 2)), jnp.float32)
-  expected = (2 * np.asarray(images, float)) ** 2  # the patches' mean has slope 2 x
+  expected = (2 * np.asarray(images, float)) ** 2  # the mean has the gradient 2 x
   for penalty in (losses.r1_penalty, losses.r2_penalty):
     found = penalty(quadratic, images)
     np.testing.assert_allclose(found, expected.sum((1, 2, 3)) / 2, rtol=1e-5)
 
 
-def test_gradient_penalty_of_a_known_slope():
+def test_gradient_penalty_of_a_known_gradient():
   draw = np.random.default_rng(0)
   real, fake = jnp.asarray(draw.normal(size=(2, 3, 4, 4, 2)), jnp.float32)
   key = jax.random.key(1)
@@ -329,7 +330,7 @@ def test_gradient_penalty_of_a_known_slope():
     losses.gradient_penalty(quadratic, real, fake[:2], key)
 
 
-def test_a_flat_discriminator_has_a_gradient_without_nan():
+def test_a_constant_discriminator_has_a_finite_gradient():
   images = jnp.ones((2, 3, 3, 1))
 
   def penalty(weight):
@@ -362,6 +363,57 @@ def test_penalties_have_the_gradients_of_stock_layers():
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), found, expected
   )
+
+
+def test_r1_is_of_each_image_with_running_statistics_only():
+  discriminator = patchgan.PatchGAN(1, patchgan.Settings(width=0.05))
+  draw = np.random.default_rng(0)
+  images = jnp.asarray(draw.uniform(-1, 1, (3, 16, 16, 3)), jnp.float32)
+  variables = discriminator.init(jax.random.key(0), images)
+
+  def with_running_statistics(x):
+    return discriminator.apply(variables, x)
+
+  def with_batch_statistics(x):
+    return discriminator.apply(variables, x, train=True, mutable=["batch_stats"])[0]
+
+  def by_the_definition(x):  # one image, the gradient of its mean logit
+    gradient = jax.grad(lambda x: with_running_statistics(x[None]).mean())(x)
+    return jnp.sum(jnp.square(gradient)) / 2
+
+  expected = jax.jit(jax.vmap(by_the_definition))(images)
+  found, wrong = (
+    jax.jit(functools.partial(losses.r1_penalty, discriminate))(images)
+    for discriminate in (with_running_statistics, with_batch_statistics)
+  )
+  np.testing.assert_allclose(found, expected, rtol=1e-4)
+  assert (np.abs(np.log(wrong / expected)) > 0.05).any()
+
+
+def test_a_lazy_penalty_has_the_mean_of_the_penalty():
+  images = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4, 4, 2)), jnp.float32)
+
+  @jax.jit
+  def lazy(scale, step):
+    def penalty():
+      return losses.r1_penalty(lambda x: quadratic(scale * x), images)
+
+    return losses.lazy_penalty(penalty, step, 4)
+
+  values = np.stack([lazy(1.0, step) for step in range(8)])
+  expected = losses.r1_penalty(quadratic, images)
+  assert values.dtype == np.float32
+  np.testing.assert_allclose(values[[0, 4]], 4 * np.stack([expected] * 2), rtol=1e-6)
+  assert not values[[1, 2, 3, 5, 6, 7]].any()
+  np.testing.assert_allclose(values.mean(axis=0), expected, rtol=1e-6)
+  # The penalty grows as scale^4, and so its slope at 1 is 4 times the penalty.
+  slope = jax.grad(lambda scale, step: lazy(scale, step).sum())
+  np.testing.assert_allclose(slope(1.0, 4), 16 * expected.sum(), rtol=1e-5)
+  assert slope(1.0, 5) == 0
+  always = losses.lazy_penalty(lambda: expected.astype(jnp.bfloat16).mean(), 7, 1)
+  assert (always.shape, always.dtype) == ((), jnp.float32)
+  with pytest.raises(ValueError, match="interval must be at least 1, not 0"):
+    losses.lazy_penalty(lambda: expected, 0, 0)
 
 
 def test_penalties_refuse_images_without_a_batch():

@@ -1,4 +1,4 @@
-"""Losses on features, and of smoothness, against NumPy in float64."""
+"""Losses on features and smoothness losses, against NumPy in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -53,14 +53,14 @@ def test_gradients(loss):
 
 
 @on_features
-def test_jit_vmap_nobody_and_nan(loss):
+def test_jit_vmap_empty_batches_and_nan(loss):
   outputs, targets = features(0), features(1)
   plain = loss(outputs, targets)
   np.testing.assert_allclose(jax.jit(loss)(outputs, targets), plain, rtol=1e-5)
   stacked = jax.tree.map(lambda x: jnp.stack([x, x]), (outputs, targets))
   np.testing.assert_allclose(jax.vmap(loss)(*stacked), [plain] * 2, rtol=1e-5)
-  nobody = features(batch=0)
-  assert loss(nobody, nobody).shape == (0,)
+  empty = features(batch=0)
+  assert loss(empty, empty).shape == (0,)
   poisoned = outputs | {"two": outputs["two"].at[1, 0, 0, 0].set(np.nan)}
   values = loss(poisoned, targets)
   np.testing.assert_array_equal(np.isfinite(values), [True, False])
@@ -78,7 +78,7 @@ def test_gram_matrix():
     losses.gram_matrix(x[0])
 
 
-def test_style_is_of_no_place_and_of_any_size():
+def test_style_depends_on_neither_position_nor_size():
   x = features()["one"]
   shuffled = jnp.roll(x[:, ::-1], 2, axis=2)
   np.testing.assert_allclose(
@@ -101,12 +101,12 @@ def test_features_may_be_a_function_of_images(loss):
   np.testing.assert_allclose(loss(*images, features=extract), expected)
   with pytest.raises(ValueError, match="one shape"):
     loss(images[0], images[1][:, :4], features=extract)
-  with pytest.raises(ValueError, match="give `features=`"):
+  with pytest.raises(ValueError, match="pass `features=`"):
     loss(*images)
 
 
 @on_features
-def test_what_does_not_match_is_refused(loss):
+def test_layers_and_weights_that_do_not_match_are_refused(loss):
   outputs, targets = features(0), features(1)
   with pytest.raises(ValueError, match=r"same layers.*\['one', 'two'\] and \['one'\]"):
     loss(outputs, {"one": targets["one"]})
@@ -114,10 +114,60 @@ def test_what_does_not_match_is_refused(loss):
     loss(outputs, targets | {"one": targets["one"][..., :3]})
   with pytest.raises(ValueError, match=r"layers among \['one', 'two'\].*not {'three'"):
     loss(outputs, targets, weights={"three": 1.0})
-  with pytest.raises(ValueError, match="one at least above 0"):
+  with pytest.raises(ValueError, match="at least one of them above 0"):
     loss(outputs, targets, weights={"one": 0.0})
   with pytest.raises(ValueError, match="at least one"):
     loss({}, {})
+
+
+def test_layers_may_be_a_sequence():
+  outputs, targets = features(0), features(1)
+  for loss in ON_FEATURES:
+    for make in (list, tuple):
+      found = loss(make(outputs.values()), make(targets.values()), weights={1: 2.0})
+      np.testing.assert_array_equal(found, loss(outputs, targets, weights={"two": 2.0}))
+    with pytest.raises(ValueError, match=r"same layers.*\[0, 1\] and \[0\]"):
+      loss(list(outputs.values()), [targets["one"]])
+
+
+def test_feature_matching_with_a_mask_is_of_known_positions():
+  """Bilinear resizing by 1/2 averages 2x2 pixels, by 1/4 the inner 2x2 of 4x4."""
+  draw = np.random.default_rng(0)
+  shapes = {"full": (2, 8, 12, 2), "half": (2, 4, 6, 3), "quarter": (2, 2, 3, 5)}
+  outputs, targets = (
+    {name: jnp.asarray(draw.normal(size=s), jnp.float32) for name, s in shapes.items()}
+    for _ in range(2)
+  )
+  mask = (draw.random((2, 8, 12, 1)) < 0.5).astype(float)
+  blocks = mask.reshape(2, 2, 4, 3, 4, 1)[:, :, 1:3, :, 1:3]
+  resized = {
+    "full": mask,
+    "half": mask.reshape(2, 4, 2, 6, 2, 1).mean((2, 4)),
+    "quarter": blocks.mean((2, 4)),
+  }
+  expected = np.mean(
+    [
+      (
+        (1 - resized[name]) * abs(np.asarray(outputs[name], float) - targets[name])
+      ).mean((1, 2, 3))
+      for name in shapes
+    ],
+    axis=0,
+  )
+  found = losses.feature_matching(outputs, targets, mask=jnp.asarray(mask))
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+  nothing = losses.feature_matching(outputs, targets, mask=jnp.ones_like(mask))
+  np.testing.assert_array_equal(nothing, 0)
+  everything = losses.feature_matching(outputs, targets, mask=jnp.zeros_like(mask))
+  np.testing.assert_array_equal(everything, losses.feature_matching(outputs, targets))
+  slope = jax.jit(
+    jax.grad(lambda x: losses.feature_matching(x, targets, mask=mask).sum())
+  )
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(slope(targets)))
+  known = np.broadcast_to(mask == 0, shapes["full"])
+  np.testing.assert_array_equal(slope(outputs)["full"] != 0, known)
+  with pytest.raises(ValueError, match=r"mask must be \[B, H, W, 1\]"):
+    losses.feature_matching(outputs, targets, mask=jnp.asarray(mask[:1]))
 
 
 # Smoothness
@@ -144,7 +194,7 @@ def neighbours(mask):
 
 
 def smoothness_oracle(images, mask, pairs):
-  """Sum of steps between the neighbours that `pairs` accepts, and their number."""
+  """Sum of differences between the neighbours that `pairs` accepts; their number."""
   total, count = 0.0, 0
   for here, there in neighbours(mask):
     if pairs(here, there):
@@ -187,7 +237,7 @@ def test_seam(dtype):
   assert count == 0
 
 
-def test_a_seam_is_in_the_difference_and_not_in_the_picture():
+def test_the_seam_loss_is_of_the_error_and_not_of_the_image():
   _, targets, mask = smoothness_batch()
   np.testing.assert_array_equal(losses.seam_loss(targets, targets, mask), 0)
   shifted = targets + 0.25 * mask

@@ -130,7 +130,7 @@ def test_jit_and_vmap(loss):
 @masked
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("hole", [True, False])
-def test_what_is_not_finite_stays_visible(loss, bad, hole):
+def test_not_finite_predictions_give_not_finite_losses(loss, bad, hole):
   predictions, targets, mask, _ = batch()
   y, x = np.argwhere(np.asarray(mask[1, ..., 0]) == hole)[0]
   clean = loss(predictions, targets, mask)
@@ -180,7 +180,7 @@ def test_per_is_one_of_three(loss):
     loss(*batch()[:3], per="pixel")
 
 
-def test_no_examples_no_losses():
+def test_empty_batches():
   images, mask = jnp.zeros((0, 4, 4, 3)), jnp.zeros((0, 4, 4, 1))
   assert losses.masked_l2(images, images, mask).shape == (0,)
   assert losses.masked_l1(images, images, mask, per="image").shape == (0,)
@@ -210,32 +210,32 @@ def test_thresholds_are_above_zero(loss, options):
 
 
 @masked
-def test_an_exact_prediction_has_a_gradient_without_nan(loss):
+def test_an_exact_prediction_has_the_gradient_0(loss):
   images, _, mask, _ = batch()
   slope = jax.grad(lambda x: loss(x, images, mask).sum())(images)
   np.testing.assert_array_equal(slope, 0)
 
 
-@masked
 @pytest.mark.parametrize("value", [0.5, 2.0, 255.0, -1.0, np.nan])
-def test_a_mask_that_is_not_zero_or_one_is_refused_where_it_is_known(loss, value):
+def test_masks_other_than_0_and_1_are_refused_where_they_are_known(value):
   predictions, targets, mask, _ = batch()
   wrong = mask.at[2, 3, 4].set(value)
-  with pytest.raises(ValueError, match=r"1 in the hole and 0 elsewhere; it has"):
-    loss(predictions, targets, wrong)
-  with pytest.raises(ValueError, match=r"1 in the hole and 0 elsewhere; it has"):
-    jax.jit(lambda p, t: loss(p, t, wrong))(predictions, targets)
-  jax.jit(loss)(predictions, targets, wrong)  # not known while tracing
+  for loss in REFERENCES:
+    with pytest.raises(ValueError, match=r"1 in the hole and 0 elsewhere; it has"):
+      loss(predictions, targets, wrong)
+    with pytest.raises(ValueError, match=r"1 in the hole and 0 elsewhere; it has"):
+      jax.jit(lambda p, t, loss=loss: loss(p, t, wrong))(predictions, targets)
+    jax.eval_shape(loss, predictions, targets, wrong)  # unknown while tracing
 
 
-def test_a_gray_image_in_the_place_of_the_mask_is_refused():
+def test_a_gray_image_in_place_of_the_mask_is_refused():
   images, targets, mask, _ = batch(shape=(2, 4, 4, 1))
   with pytest.raises(ValueError, match="1 in the hole"):
     losses.masked_l2(mask, images, targets)
 
 
 @masked
-def test_split_is_the_hole_and_the_rest(loss):
+def test_split_is_the_hole_and_the_known_pixels(loss):
   predictions, targets, mask, _ = batch()
   terms = losses.split(loss, predictions, targets, mask, per="sum")
   whole = loss(predictions, targets, jnp.ones_like(mask), per="sum")
@@ -247,7 +247,7 @@ def test_split_is_the_hole_and_the_rest(loss):
 
 
 def squares(size=12):
-  """A hole in the middle, one that touches the border, everything and nothing."""
+  """A central hole, one at the border, a full and an empty one."""
   mask = np.zeros((4, size, size + 3, 1), np.float32)
   mask[0, 3:9, 4:9] = 1
   mask[1, :5, :4] = 1
@@ -270,7 +270,7 @@ def test_discounted_weights_fall_with_scipys_distance():
   for i in (0, 1, 3):
     distance = ndimage.distance_transform_edt(mask[i, ..., 0])
     np.testing.assert_allclose(weights[i, ..., 0], 0.9**distance, rtol=1e-5)
-  np.testing.assert_array_equal(weights[2], 1)  # nothing is known: all the same
+  np.testing.assert_array_equal(weights[2], 1)  # no known pixel
   assert weights[0, 5, 6, 0] < weights[0, 3, 6, 0] < 1
 
 
@@ -294,6 +294,6 @@ def test_distances_of_random_masks_are_scipys():
     (lambda m: losses.discounted_weights(m, 1.5), r"in \(0, 1\], not 1.5"),
   ],
 )
-def test_weights_of_what_is_wrong_are_refused(call, message):
+def test_invalid_arguments_of_weights_are_refused(call, message):
   with pytest.raises(ValueError, match=message):
     call(jnp.asarray(squares()))

@@ -1,4 +1,4 @@
-"""Metrics against scikit-image in float64; regions; where PSNR is capped."""
+"""Pixelwise metrics against scikit-image in float64; regions; the cap of PSNR."""
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +49,7 @@ def test_by_region_is_what_scikit_image_measures():
       np.testing.assert_allclose(values, [row[measure] for row in rows], rtol=1e-5)
 
 
-def test_one_value_an_image_at_any_batch_size():
+def test_values_do_not_depend_on_the_batch():
   completed, targets, mask = batch()
   together = metrics.by_region(completed, targets, mask)
   for i in range(len(mask)):
@@ -77,7 +77,7 @@ def test_psnr_is_capped():
   np.testing.assert_allclose(nothing, [100] * 4, rtol=1e-6)
 
 
-def test_what_is_not_finite_stays_visible():
+def test_nan_gives_nan():
   completed, targets, mask = batch()
   completed[0, *np.argwhere(mask[0, ..., 0] > 0)[0]] = np.nan
   for name, values in metrics.by_region(completed, targets, mask).items():
@@ -136,7 +136,7 @@ def test_images_of_two_shapes_are_refused(measure):
     assert f"not {SHAPE} and {shape}" in str(error.value)
 
 
-def test_half_precision_and_bytes_are_compared_in_float32():
+def test_half_precision_and_bytes_are_computed_in_float32():
   completed, targets, mask = batch()
   half = completed.astype(jnp.bfloat16)
   np.testing.assert_array_equal(

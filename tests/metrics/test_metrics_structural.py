@@ -66,7 +66,7 @@ def similarity(completed, targets, window, sigma):
 
 
 def halved(x):
-  """Means of 2x2 pixels, of those that there are at the end of an odd size."""
+  """Means of 2x2 pixels, of fewer at the end of an odd size."""
   rows, columns = (np.arange(0, n, 2) for n in x.shape[:2])
   return np.array(
     [[x[i : i + 2, j : j + 2].mean((0, 1)) for j in columns] for i in rows]
@@ -176,7 +176,7 @@ def test_the_published_weights_sum_to_one():
 
 @pytest.mark.parametrize("level", [0, 0.1, 0.9, 1])
 @pytest.mark.parametrize("noise", [1e-4, 1e-3, 1e-2])
-def test_flat_images_lose_no_digits(level, noise):
+def test_flat_images_do_not_cancel_digits(level, noise):
   draw = np.random.default_rng(0)
   images = level + noise * draw.standard_normal((2, 1, 13, 16, 1))
   x, y = images.astype(np.float32)
@@ -241,7 +241,7 @@ def test_gradients_by_finite_differences(weights, masked):
 
 
 @pytest.mark.parametrize("measure", [ONE_SCALE, TWO_SCALES])
-def test_compiled_and_mapped_it_is_the_same(measure):
+def test_jit_and_vmap(measure):
   together = batch((6, 9, 8, 3))
   eager, compiled = measure(*together), jax.jit(measure)
   np.testing.assert_allclose(compiled(*together), eager, atol=1e-6)
@@ -254,7 +254,7 @@ def test_compiled_and_mapped_it_is_the_same(measure):
 
 
 @measures
-def test_no_images_give_no_values(measure):
+def test_empty_batches(measure):
   completed, targets, region = (x[:0] for x in batch())
   assert measure(completed, targets, region).shape == (0,)
   assert measure(completed, targets).shape == (0,)
@@ -262,7 +262,7 @@ def test_no_images_give_no_values(measure):
 
 
 @measures
-def test_half_precision_is_measured_in_float32(measure):
+def test_half_precision_is_computed_in_float32(measure):
   completed, targets, _ = batch((2, 24, 24, 2))
   region = np.zeros((2, 24 * 24, 1, 1), np.float32)
   region[:, :301] = 1  # 301 is no bfloat16
@@ -276,7 +276,7 @@ def test_half_precision_is_measured_in_float32(measure):
 
 
 @measures
-def test_what_is_not_finite_stays_visible(measure):
+def test_nan_gives_nan(measure):
   completed, targets, region = batch()
   completed[0, *np.argwhere(region[0, ..., 0] > 0)[0]] = np.nan
   for given in (None, region):
@@ -320,7 +320,7 @@ def test_wrong_weights_are_refused(weights):
     metrics.ms_ssim(images, images, weights=weights, **TINY)
 
 
-def test_the_error_of_small_images_names_what_would_do():
+def test_the_error_of_small_images_names_valid_arguments():
   def trace(size, **options):
     images = jax.ShapeDtypeStruct((2, size, 200, 3), jnp.float32)
     call = functools.partial(metrics.ms_ssim, **options)

@@ -15,8 +15,7 @@ from ctx_encoder.apps.commands import export_keras, import_keras
 from ctx_encoder.models import layers as our_layers
 from ctx_encoder.models import monet, weights
 from ctx_encoder.models.weights import keras as keras_weights
-from ctx_encoder.training import run as trainer
-from ctx_encoder.training import trained
+from ctx_encoder.training import trained, trainer
 
 pytest.importorskip("h5py")
 # A warning of Keras about TensorFlow's variables.
@@ -81,7 +80,7 @@ def infer(generator, variables, images):
 
 
 def check(model, keras_model):
-  size = model.task.image_size
+  size = model.view.image_size
   images = np.float32(np.random.default_rng(1).uniform(-1, 1, (3, size, size, 3)))
   expected = keras_model(images, training=False).numpy()
   assert 0.05 < expected.std() < 0.95  # neither constant nor saturated

@@ -10,14 +10,12 @@ import numpy as np
 import pytest
 import tiny
 
-from ctx_encoder.config import schema as config
+from ctx_encoder import config
 from ctx_encoder.models import fold_batch_norm, pretrained
 from ctx_encoder.models.feature_nets import network
 from ctx_encoder.models.feature_nets.alexnet import AlexNet
 from ctx_encoder.models.feature_nets.vgg import VGG
-from ctx_encoder.training import assembly as build
-from ctx_encoder.training import inference, state, trained
-from ctx_encoder.training import run as trainer
+from ctx_encoder.training import assembly, inference, state, trained, trainer
 
 SIDES = {"vgg16": 32, "alexnet": 64}
 NETWORKS = {"vgg16": VGG(16), "alexnet": AlexNet()}
@@ -99,9 +97,9 @@ def test_keras_first_layer_is_converted_for_torchvisions_input():
 
 @pytest.mark.parametrize("frozen", [False, True])
 def test_training_changes_all_but_frozen_encoders(frozen):
-  run = build.run(make_config(model__freeze_encoder=frozen), total_steps=10)
-  before = jax.jit(lambda: run.init(0, average=True))()
-  after, _ = jax.jit(run.train_step)(before, tiny.batch(2, side=64), jax.random.key(0))
+  run = assembly.run(make_config(model__freeze_encoder=frozen))
+  *_, before, step = tiny.ready(run)
+  after, _ = step(before, tiny.batch(2, side=64), jax.random.key(0))
   for part in ("encoder", "bottleneck", "decoder"):
     old, new = (
       jax.tree.leaves(each.generator.params[part]) for each in (before, after)
@@ -138,7 +136,7 @@ def test_a_run_needs_the_weight_file_only_at_its_start(
     found.variables["params"]["encoder"],
     expected,
   )
-  complete = inference.make_complete(found.generator, found.variables, found.task)
+  complete = inference.make_complete(found.generator, found.variables, found.view)
   batch = tiny.batch(2, side=64)["image"]
   hole = np.zeros((2, 64, 64, 1), np.float32)
   hole[:, 20:40, 20:40] = 1
@@ -148,7 +146,7 @@ def test_a_run_needs_the_weight_file_only_at_its_start(
 
 
 def test_folding_keeps_a_pretrained_encoder():
-  generator = build.generator(make_config())
+  generator = assembly.generator(make_config())
   variables = jax.eval_shape(
     generator.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3))
   )
@@ -164,8 +162,8 @@ def test_folding_keeps_a_pretrained_encoder():
   [
     ({"model__encoder": "auto", "model__freeze_encoder": True}, "need 'model.encoder'"),
     ({"model__encoder": "auto", "model__encoder_weights": "x"}, "need 'model.encoder'"),
-    ({"model__mask_channel": True}, "sees colours alone"),
-    ({"data__normalization": "unit"}, "sees colours alone"),
+    ({"model__mask_channel": True}, "takes three colour channels"),
+    ({"data__normalization": "unit"}, "takes three colour channels"),
   ],
 )
 def test_contradicting_fields_are_refused(changes, problem):
@@ -195,4 +193,4 @@ def test_images_below_the_minimum_size_are_refused():
       code(least - 1)
   config = make_config(data__image_size=32)
   with pytest.raises(ValueError, match=r"set model\.encoder to vgg16 or auto"):
-    build.run(config, total_steps=1).init(0, average=False)
+    tiny.abstract_state(config)

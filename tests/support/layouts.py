@@ -1,10 +1,10 @@
-"""Makes the same steps in a layout of devices, and writes what came of it.
+"""Makes the same steps in a layout of devices, and writes the resulting arrays.
 
   python layouts.py LAYOUT OUTPUT
   python layouts.py train STRATEGY PICTURES WORKDIR STEPS [PLACEMENT ADDRESS PROCESS]
 
-Layouts: one, jit, sharded (all devices of the process), pmap. "train" is a whole run,
-with an address that of one of two processes.
+Layouts: one, jit, sharded (all devices of the process), pmap. "train" is a complete
+run; with an address, this is one of two processes.
 """
 
 import sys
@@ -15,8 +15,8 @@ import numpy as np
 import tiny
 
 from ctx_encoder import distributed
-from ctx_encoder.training import assembly as build
-from ctx_encoder.training import run as trainer
+from ctx_encoder.training import assembly, trainer
+from ctx_encoder.training.step import make_train_step
 
 STEPS, BATCH = 3, 16
 
@@ -29,7 +29,7 @@ def config():
     model__width=1 / 64,
     masks__kind="random_block",
     augment__flip_horizontal=0.5,
-    optimizer__name="rmsprop",  # Adam's first steps make much of rounding
+    optimizer__name="rmsprop",  # Adam's first steps amplify rounding
     optimizer__learning_rate=1e-4,
   )
 
@@ -38,20 +38,24 @@ def batches():
   return [tiny.batch(BATCH, seed=seed) for seed in range(STEPS)]
 
 
+def assembled():
+  """Returns the run, its optimizers, and a function without arguments to its state."""
+  run = assembly.run(config())
+  optimizers = run.optimizers(run.generator, STEPS)
+  return run, optimizers, lambda: run.init(jax.random.key(0), optimizers)
+
+
 def by_jit(count, strategy):
   distributed._SMALLEST_SPLIT = 16
-  run = build.run(config(), total_steps=STEPS)
+  run, optimizers, init = assembled()
   mesh = distributed.data_mesh(count)
-
-  def init():
-    return run.init(0, average=True)
-
   places = distributed.of_state(mesh, jax.eval_shape(init), strategy)
   if strategy == "sharded":
     split = sum(not place.is_fully_replicated for place in jax.tree.leaves(places))
     assert split > 20, split
   state = jax.jit(init, out_shardings=places)()
-  step = jax.jit(run.train_step, donate_argnums=0, out_shardings=(places, None))
+  train_step = make_train_step(run, optimizers)
+  step = jax.jit(train_step, donate_argnums=0, out_shardings=(places, None))
   for batch in batches():
     batch = jax.device_put(batch, distributed.split(mesh))
     state, measured = step(state, batch, jax.random.key(0))
@@ -61,11 +65,11 @@ def by_jit(count, strategy):
 
 
 def by_pmap():
-  run = build.run(config(), total_steps=STEPS, axis_name="data")
+  run, optimizers, init = assembled()
   count = jax.device_count()
-  state = jax.jit(lambda: run.init(0, average=True))()
-  state = jax.tree.map(lambda x: jnp.stack([x] * count), state)
-  step = jax.pmap(run.train_step, axis_name="data", in_axes=(0, 0, None))
+  state = jax.tree.map(lambda x: jnp.stack([x] * count), jax.jit(init)())
+  train_step = make_train_step(run, optimizers, axis_name="data")
+  step = jax.pmap(train_step, axis_name="data", in_axes=(0, 0, None))
   for batch in batches():
     parts = {k: v.reshape(count, -1, *v.shape[1:]) for k, v in batch.items()}
     state, measured = step(state, parts, jax.random.key(0))

@@ -7,8 +7,8 @@ import zlib
 import numpy as np
 from PIL import Image
 
+from ctx_encoder import config as schema
 from ctx_encoder import data
-from ctx_encoder.config import schema
 
 
 def load(path="", *, everything=False, processes=None, **fields):

@@ -1,5 +1,7 @@
 """The smallest networks that have every kind of layer: seconds less to compile."""
 
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,14 +13,17 @@ from ctx_encoder.models.bottleneck import Dense
 from ctx_encoder.models.decoder import Decoder
 from ctx_encoder.models.encoder import Encoder
 from ctx_encoder.models.generator import Generator
-from ctx_encoder.training import assembly as build
+from ctx_encoder.training import assembly
 from ctx_encoder.training.checkpoint import Checkpoints
+from ctx_encoder.training.setup import Optimizers, Run
+from ctx_encoder.training.state import TrainState
+from ctx_encoder.training.step import TrainStep, make_train_step
 
 SIZE = 16  # side of the images
 
 
 def generator(noise_dim=0):
-  """A generator with strides, BatchNorm, dropout and noise."""
+  """Returns a generator with strides, BatchNorm, dropout and noise."""
   settings = Settings()
   dropped = ("leaky_relu", "norm", "dropout")
   encoder = (Stage(4, stride=4, then=dropped, dropout=0.5),)
@@ -31,14 +36,14 @@ def generator(noise_dim=0):
 
 
 def discriminator():
-  """Two stages, one of them with BatchNorm."""
+  """Returns a discriminator of two stages, one of them with BatchNorm."""
   return PatchGAN(1, Settings(width=1 / 16))
 
 
 class Mosaic(nn.Module):
-  """A generator without convolutions: every 4x4 pixels are made of the same 4x4.
+  """A generator without convolutions: each 4x4 block is a function of its mean colour.
 
-  With BatchNorm, dropout and noise, for tests of whole runs.
+  It has BatchNorm, dropout and noise. For tests of complete runs.
   """
 
   side: int
@@ -59,15 +64,11 @@ class Mosaic(nn.Module):
     return jnp.tanh(tiles.swapaxes(2, 3).reshape(len(x), self.side, self.side, 3))
 
   @nn.nowrap
-  def reached(self):
-    return {}
-
-  @nn.nowrap
   def unbiased_statistics(self, batch_stats, updates):
     return layers.unbiased_statistics(batch_stats, {"norm": 0.8}, updates)
 
 
-class MosaicJudge(nn.Module):
+class MosaicDiscriminator(nn.Module):
   """A discriminator of the same kind: `[B, S, S, 3]` to `[B, S / 4, S / 4, 1]`."""
 
   @nn.compact
@@ -77,10 +78,13 @@ class MosaicJudge(nn.Module):
     return nn.Dense(1, name="decode")(x)
 
 
+MosaicJudge = MosaicDiscriminator  # as tests/apps still call it
+
+
 def use_mosaics(patch):
-  """Lets `build` make these two of any configuration, until the patch is undone."""
-  patch.setitem(build.GENERATORS, "photos", mosaic)
-  patch.setattr(build, "discriminator", lambda config: MosaicJudge())
+  """Makes `assembly` use these two for any configuration, until the patch is undone."""
+  patch.setitem(assembly.GENERATORS, "photos", mosaic)
+  patch.setattr(assembly, "discriminator", lambda config: MosaicDiscriminator())
 
 
 def mosaic(image_size, *, output_size, bottleneck, noise_dim, settings):
@@ -100,11 +104,43 @@ def config(**changes):
   return config
 
 
+class Ready(NamedTuple):
+  """A run that is ready for its first step. The step is jitted, and not donated."""
+
+  run: Run
+  optimizers: Optimizers
+  state: TrainState
+  step: TrainStep
+
+
+def ready(run=None, *, total_steps=10, options=None, **changes):
+  """Assembles a run, its optimizers, its initial state and its step.
+
+  Args:
+    run: made already; None = that of `config(**changes)`.
+    total_steps: of the run.
+    options: XLA's, for the step.
+    changes: see `config`.
+  """
+  run = run or assembly.run(config(**changes))
+  optimizers = run.optimizers(run.generator, total_steps)
+  key = jax.random.key(run.config.seed)
+  state = jax.jit(lambda: run.init(key, optimizers))()
+  step = jax.jit(make_train_step(run, optimizers), compiler_options=options)
+  return Ready(run, optimizers, state, step)
+
+
+def abstract_state(config):
+  """Returns the shapes and types of a configuration's training state."""
+  run = assembly.run(config)
+  optimizers = run.optimizers(run.generator, 1)
+  return jax.eval_shape(lambda: run.init(jax.random.key(0), optimizers))
+
+
 def untrained_run(workdir, step, **changes):
   """Makes a work directory of a generator with random weights and statistics."""
   made, color = config(**changes), [200.0, 100.0, 50.0]
-  run = build.run(made, mean_color=color)
-  state = jax.jit(lambda: run.init(jax.random.key(0), run.optimizers(1)))()
+  state = ready(assembly.run(made, mean_color=color)).state
   draw, own = np.random.default_rng(0), state.generator
 
   def drawn(low, high):
@@ -113,8 +149,13 @@ def untrained_run(workdir, step, **changes):
   stats = jax.tree.map(drawn(0.2, 0.8), own.batch_stats)
   # Biases, which start at 0, and scales are drawn too.
   params = jax.tree.map(lambda x: x if x.ndim > 1 else drawn(-0.5, 1)(x), own.params)
-  own = own.replace(params=params, batch_stats=stats)
-  state = state.replace(step=jnp.asarray(step, jnp.int32), generator=own)
+  number = jnp.asarray(step, jnp.int32)
+  state = state.replace(
+    step=number,
+    updates=number,
+    generator=own.replace(params=params, batch_stats=stats),
+    average=params if made.ema_decay else None,
+  )
   with Checkpoints(workdir / "checkpoints") as checkpoints:
     saved = configuration.to_dict(made)
     checkpoints.save(step, state, config=saved, extra={"mean_color": color})

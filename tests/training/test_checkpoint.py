@@ -1,4 +1,4 @@
-"""Checkpoints: what is kept and restored, and what happens when something breaks."""
+"""Checkpoints: what is kept and restored, and failures of disk and process."""
 
 import contextlib
 import functools
@@ -23,7 +23,7 @@ import numpy as np
 import optax
 import pytest
 
-from ctx_encoder.config import schema as config
+from ctx_encoder import config
 from ctx_encoder.training import checkpoint
 from ctx_encoder.training.checkpoint import Checkpoints, DamagedError
 
@@ -85,7 +85,7 @@ def copy(saved, tmp_path):
 
 
 class TestRestore:
-  def test_returns_what_was_saved(self, saved):
+  def test_restores_the_latest(self, saved):
     checkpoints = Checkpoints(saved)
     state, extra = checkpoints.restore(shapes(make_state()))
     assert_equal(state, make_state(2))
@@ -93,7 +93,7 @@ class TestRestore:
     assert extra == {"position": 2}
     assert checkpoints.read_config() == CONFIG
 
-  def test_an_earlier_step_into_arrays(self, saved):
+  def test_restores_an_earlier_step(self, saved):
     state, extra = Checkpoints(saved).restore(make_state(), step=1)
     assert_equal(state, make_state(1))
     assert extra == {"position": 1}
@@ -116,7 +116,7 @@ class TestRestore:
       Checkpoints(saved).read_config(7)
 
   def test_reading_changes_nothing(self, copy):
-    (copy / "9.orbax-checkpoint-tmp").mkdir()  # the save of a run that goes on
+    (copy / "9.orbax-checkpoint-tmp").mkdir()  # a save in progress
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
     with Checkpoints(copy) as checkpoints:
       assert checkpoints.steps() == [1, 2]
@@ -147,6 +147,16 @@ class TestRestore:
     with pytest.raises(ValueError, match=r"step is int32\[\] in .*, absent in"):
       Checkpoints(saved).restore(state.replace(step=None))
 
+  def test_a_part_of_what_was_saved(self, saved):
+    state = make_state().replace(opt_state=None)
+    found, _ = Checkpoints(saved).restore(shapes(state), partial=True)
+    assert_equal(found, make_state(2).replace(opt_state=None))
+    with pytest.raises(ValueError, match=r"opt_state/\S+ is .*, absent in the model"):
+      Checkpoints(saved).restore(shapes(state))
+    other = shapes(state.replace(ema={"x": jnp.zeros(2)}))
+    with pytest.raises(ValueError, match=r"ema/x is absent in .*, float32\[2\] in"):
+      Checkpoints(saved).restore(other, partial=True)
+
 
 class TestSave:
   def test_state_may_be_donated(self, tmp_path):
@@ -173,11 +183,11 @@ class TestSave:
         assert_equal(restored, make(step))
         assert_equal(train_step(restored), train_step(make(step)))
 
-  def test_other_than_json_is_refused(self, tmp_path):
+  def test_only_json_is_saved_with_it(self, tmp_path):
     checkpoints = Checkpoints(tmp_path)
     with pytest.raises(TypeError, match="JSON"):
       checkpoints.save(1, make_state(), config={}, extra={"position": np.int64(3)})
-    with pytest.raises(TypeError, match="JSON"):
+    with pytest.raises(TypeError, match="not iterable"):
       checkpoints.save(1, make_state(), config=config.default())
     checkpoints.close()
     assert checkpoints.steps() == []
@@ -188,7 +198,7 @@ class TestSave:
       checkpoints.save(jnp.int32(4), make_state(), config={}, metrics=metrics)
     assert checkpoints.best() == 4
 
-  def test_the_same_step_again(self, tmp_path):
+  def test_a_step_is_saved_once(self, tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
       checkpoints.save(1, make_state(1), config=CONFIG, extra={"position": 1})
       checkpoints.save(1, make_state(2), config={}, extra={"position": 2})
@@ -203,7 +213,7 @@ class TestSave:
     record = json.loads((tmp_path / "1" / "record.json").read_text())
     assert record["metrics"] == {PSNR: 20.0}
 
-  def test_keeps_no_threads(self, tmp_path):
+  def test_leaves_no_threads(self, tmp_path):
     before = set(threading.enumerate())
     checkpoints = Checkpoints(tmp_path)
     counts = []
@@ -220,13 +230,13 @@ class TestSave:
       with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, make_state(), config={})
         checkpoints.restore(make_state())
-      absl.logging.info("of someone else")
+      absl.logging.info("from another library")
     absl_records = [entry.message for entry in caplog.records if entry.name == "absl"]
-    assert absl_records == ["of someone else"]
+    assert absl_records == ["from another library"]
 
 
 class TestKept:
-  """Which checkpoints are left after a sequence of saves."""
+  """Which checkpoints remain after a sequence of saves."""
 
   @pytest.mark.parametrize(
     ("keep", "psnr", "expected", "best"),
@@ -235,7 +245,7 @@ class TestKept:
       (1, [None, None], [2], None),
       (2, [9.0, 12.0, 11.0, 10.0, 8.0], [2, 4, 5], 2),
       (1, [9.0, 12.0, 11.0, 13.0], [4], 4),
-      (1, [9.0, None, None], [1, 3], 1),  # those without metrics are only the latest
+      (1, [9.0, None, None], [1, 3], 1),  # without metrics only the latest is kept
       (1, [9.0, 9.0, None], [2, 3], 2),
       (2, [9.0, 9.0], [1, 2], 2),
       (1, [9.0, float("nan"), 8.0], [1, 3], 1),
@@ -254,7 +264,7 @@ class TestKept:
       assert again.best() == best
 
   def test_over_several_runs(self, tmp_path):
-    """What earlier runs left counts, and so does another metric than the best's."""
+    """Checkpoints of earlier runs count; checkpoints with other metrics do not."""
     for step, metrics in enumerate([{PSNR: 9.0}, {"loss": 1.0}, {}, {"loss": 2.0}], 1):
       with Checkpoints(tmp_path, keep=1) as checkpoints:
         checkpoints.save(step, {"x": jnp.zeros(2)}, config={}, metrics=metrics)
@@ -269,12 +279,12 @@ class TestKept:
     assert checkpoints.steps() == [1, 3]
     assert checkpoints.best() == 1
 
-  def test_an_earlier_step_is_saved_too(self, copy):
+  def test_an_earlier_step_can_be_saved(self, copy):
     with Checkpoints(copy) as checkpoints:
       checkpoints.save(0, make_state(), config={})
     assert 0 in checkpoints.steps()
 
-  def test_nothing_is_not_kept(self, tmp_path):
+  def test_at_least_one_is_kept(self, tmp_path):
     with pytest.raises(ValueError, match="at least 1"):
       Checkpoints(tmp_path, keep=0)
 
@@ -300,7 +310,7 @@ def remove(path):
 class TestDamage:
   @pytest.mark.parametrize("damage", [flip, truncate, empty, remove])
   def test_any_file(self, copy, damage, caplog):
-    """The one before is used, whichever file it is, and a warning names the file."""
+    """Whichever file is damaged, a warning names it and the one before is used."""
     step = copy / "2"
     record = json.loads((step / "record.json").read_text())
     assert any("/d/" in name for name in record["files"])  # the arrays' own
@@ -323,7 +333,7 @@ class TestDamage:
     assert_equal(Checkpoints(copy).restore(make_state())[0], make_state(2))
 
   @pytest.mark.parametrize("damage", [flip, truncate, empty, remove])
-  def test_files_that_orbax_can_do_without(self, copy, damage, caplog):
+  def test_files_that_orbax_does_not_need(self, copy, damage, caplog):
     step = copy / "2"
     record = json.loads((step / "record.json").read_text())
     others = {
@@ -335,7 +345,7 @@ class TestDamage:
     caplog.set_level(logging.ERROR)
     assert_equal(Checkpoints(copy).restore(make_state())[0], make_state(2))
 
-  def test_half_deleted(self, copy, caplog):
+  def test_deleted_files(self, copy, caplog):
     shutil.rmtree(copy / "2" / "state")
     assert_equal(Checkpoints(copy).restore(make_state())[0], make_state(1))
     shutil.rmtree(copy / "2")
@@ -344,24 +354,24 @@ class TestDamage:
     assert Checkpoints(copy).read_config() == CONFIG
     assert len(caplog.records) == 2
 
-  def test_none_is_whole(self, copy):
+  def test_all_are_damaged(self, copy):
     for step in ("1", "2"):
       remove(copy / step / "record.json")
-    with pytest.raises(DamagedError, match="none of its steps is whole"):
+    with pytest.raises(DamagedError, match="none of its steps is intact"):
       Checkpoints(copy).restore(make_state())
-    with pytest.raises(DamagedError, match="none of its steps is whole"):
+    with pytest.raises(DamagedError, match="none of its steps is intact"):
       Checkpoints(copy).read_config()
     assert Checkpoints(copy).best() is None
 
-  def test_takes_the_place_of_no_whole_one(self, copy):
+  def test_a_damaged_one_is_not_counted_as_kept(self, copy):
     truncate(copy / "2" / "state" / "manifest.ocdbt")
     with Checkpoints(copy, keep=2) as checkpoints:
       checkpoints.restore(make_state())
       checkpoints.save(3, make_state(3), config={})
     assert checkpoints.steps() == [1, 3]
 
-  def test_the_run_goes_on(self, copy):
-    """The damaged one is replaced, and the whole one stays until then."""
+  def test_the_next_save_replaces_the_damaged_one(self, copy):
+    """The intact one is kept until then."""
     truncate(copy / "2" / "state" / "manifest.ocdbt")
     with Checkpoints(copy, keep=1) as checkpoints:
       checkpoints.restore(make_state())
@@ -400,7 +410,7 @@ def files_limited_to(size):
 
 class TestFailure:
   @pytest.mark.parametrize("call", ["wait", "close", "save", "restore", "with"])
-  def test_of_a_write_is_raised_once(self, copy, call, caplog):
+  def test_a_failed_write_is_raised_once(self, copy, call, caplog):
     big = {"x": jnp.asarray(np.random.default_rng(0).normal(size=1 << 17), jnp.float32)}
     checkpoints = Checkpoints(copy)
     calls = {
@@ -423,7 +433,7 @@ class TestFailure:
     assert checkpoints.steps() == [2, 5]
     assert_equal(checkpoints.restore(make_state())[0], make_state(5))
 
-  def test_of_the_first_step_is_raised_at_once(self, tmp_path):
+  def test_a_folder_that_cannot_be_made_is_raised_at_once(self, tmp_path):
     (tmp_path / "file").touch()
     checkpoints = Checkpoints(tmp_path / "file" / "checkpoints")
     with pytest.raises(NotADirectoryError):
@@ -434,10 +444,10 @@ class TestFailure:
     script = """
       import os, signal, sys
       import jax.numpy as jnp
-      from ctx_encoder import record
-      from ctx_encoder.checkpoint import Checkpoints
+      from ctx_encoder.training import record
+      from ctx_encoder.training.checkpoint import Checkpoints
 
-      # All arrays are written; the folder does not have its name yet.
+      # All arrays are written; the folder is not renamed yet.
       record.file_checksums = lambda folder: os.kill(os.getpid(), signal.SIGKILL)
       checkpoints = Checkpoints(sys.argv[1])
       checkpoints.save(3, {"x": jnp.zeros(8)}, config={})

@@ -20,15 +20,15 @@ PREAMBLE = """
   import jax
   import numpy as np
   from jax.sharding import AxisType, NamedSharding, PartitionSpec
-  from ctx_encoder.checkpoint import Checkpoints
+  from ctx_encoder.training.checkpoint import Checkpoints
 
   def abstract():
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
     split = NamedSharding(mesh, PartitionSpec("data"))
-    whole = NamedSharding(mesh, PartitionSpec())
+    replicated = NamedSharding(mesh, PartitionSpec())
     return {
       "w": jax.ShapeDtypeStruct((16, 3), np.float32, sharding=split),
-      "b": jax.ShapeDtypeStruct((3,), np.float32, sharding=whole),
+      "b": jax.ShapeDtypeStruct((3,), np.float32, sharding=replicated),
     }
 
   def check(state, first):
@@ -95,7 +95,7 @@ def test_eight_devices(folder):
 
 @pytest.mark.slow
 def test_two_processes(folder):
-  """Both write; the first adds the record; both keep the same checkpoints."""
+  """Both write; the first adds the record; both delete the same checkpoints."""
   script = """
   folder, address, process = sys.argv[1], sys.argv[2], int(sys.argv[3])
   jax.distributed.initialize(address, 2, process)

@@ -1,4 +1,4 @@
-"""metrics.jsonl: what a resumed or killed run leaves, and what JSON cannot hold."""
+"""metrics.jsonl: of resumed and killed runs, and values that JSON cannot hold."""
 
 import json
 import math
@@ -44,7 +44,7 @@ def test_lines_are_on_disk_as_soon_as_they_are_appended(tmp_path):
 
 
 def test_digits(tmp_path):
-  """As many as float32 has, of large numbers and of small ones."""
+  """Large and small numbers keep the digits of float32."""
   values = {"third": 1 / 3, "tiny": 1.23456789e-9, "seconds": 654321.98765}
   write(tmp_path, {"step": 1, "images": 10**12 + 1, "on": True, "note": "ä"} | values)
   (line,) = on_disk(tmp_path)
@@ -54,7 +54,7 @@ def test_digits(tmp_path):
   assert max(map(len, (tmp_path / "metrics.jsonl").read_text().split())) < 20
 
 
-def test_what_is_not_finite_becomes_null(tmp_path):
+def test_infinite_and_nan_values_become_null(tmp_path):
   line = {"step": 1, "a": math.nan, "b": math.inf, "c": -math.inf, "d": 0.5}
   write(tmp_path, line | {"e": float(np.float32("nan"))})
   assert on_disk(tmp_path) == [
@@ -62,13 +62,13 @@ def test_what_is_not_finite_becomes_null(tmp_path):
   ]
 
 
-def test_a_new_run_drops_what_was_there(tmp_path):
+def test_a_new_run_drops_old_lines(tmp_path):
   write(tmp_path, {"step": 1}, {"step": 2})
   log = write(tmp_path)
   assert log.lines == on_disk(tmp_path) == []
 
 
-def test_a_resumed_run_drops_the_steps_it_makes_again(tmp_path):
+def test_a_resumed_run_drops_lines_of_later_steps(tmp_path):
   write(tmp_path, *({"step": step, "seconds": step / 2} for step in (1, 10, 20, 30)))
   log = History(tmp_path, up_to_step=20, tensorboard=False)
   assert log.seconds() == 10
@@ -83,7 +83,7 @@ def test_a_resumed_run_drops_the_steps_it_makes_again(tmp_path):
 @pytest.mark.parametrize(
   "rest", ["{", '{"step": 3, "loss', '{"step": 3}\0\0', "\0" * 8]
 )
-def test_a_last_line_that_was_cut_off_is_left_out(tmp_path, rest):
+def test_an_incomplete_last_line_is_left_out(tmp_path, rest):
   write(tmp_path, {"step": 1}, {"step": 2})
   path = tmp_path / "metrics.jsonl"
   path.write_text(path.read_text() + rest)
@@ -92,7 +92,7 @@ def test_a_last_line_that_was_cut_off_is_left_out(tmp_path, rest):
   assert on_disk(tmp_path) == [{"step": 1}, {"step": 2}, {"step": 3, "x": 1.0}]
 
 
-def test_nothing_there(tmp_path):
+def test_without_a_file(tmp_path):
   assert history.read(tmp_path / "metrics.jsonl") == []
   log = write(tmp_path, up_to_step=100)
   assert (log.lines, log.seconds(), log.validations()) == ([], 0.0, [])
@@ -144,7 +144,7 @@ def test_tensorboard_does_not_load_tensorflow(tmp_path):
   pytest.importorskip("tensorboard")
   script = """
 import sys
-from ctx_encoder.history import History
+from ctx_encoder.training.history import History
 log = History(sys.argv[1])
 log.append({"step": 1, "loss/total": 1.0})
 log.close()

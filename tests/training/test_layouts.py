@@ -13,7 +13,7 @@ import pytest
 
 from ctx_encoder import distributed
 
-HERE = pathlib.Path(__file__).parent
+SUPPORT = pathlib.Path(__file__).parents[1] / "support"
 
 
 def start_script(cache, devices, *arguments):
@@ -21,10 +21,10 @@ def start_script(cache, devices, *arguments):
   environment = {
     "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flags}",
     "JAX_COMPILATION_CACHE_DIR": str(cache),
-    "PYTHONPATH": str(HERE.parent),
+    "PYTHONPATH": str(SUPPORT.parents[1]),
   }
   return subprocess.Popen(
-    [sys.executable, HERE / "layouts.py", *map(str, arguments)],
+    [sys.executable, SUPPORT / "layouts.py", *map(str, arguments)],
     env=os.environ | environment,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
@@ -51,7 +51,7 @@ def run_script(*arguments):
 
 
 def measured(workdir):
-  """Returns the lines of a run's log without what they tell of time."""
+  """Returns the lines of a run's log without their times."""
   lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
   return [{name: x for name, x in line.items() if name != "seconds"} for line in lines]
 
@@ -72,7 +72,7 @@ def made(tmp_path_factory, compilation_cache):
 
 
 @pytest.mark.parametrize("layout", ["jit", "sharded", "pmap"])
-def test_eight_devices_do_what_one_does(made, layout):
+def test_eight_devices_equal_one(made, layout):
   one, eight = made("one"), made(layout)
   assert one.keys() == eight.keys()
   for name, expected in one.items():
@@ -85,7 +85,7 @@ def test_eight_devices_do_what_one_does(made, layout):
     np.testing.assert_allclose(eight[name], one[name], rtol=1e-5)
 
 
-def test_what_is_split_and_what_is_copied():
+def test_which_arrays_are_split():
   mesh = jax.sharding.AbstractMesh((8,), ("data",))
   shapes = {"long": (8, 4096), "odd": (9, 4097), "small": (8, 8), "deep": (3, 16, 4096)}
   state = {
@@ -104,7 +104,7 @@ def test_what_is_split_and_what_is_copied():
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_in_another_layout(compilation_cache, photographs, tmp_path):
+def test_a_run_is_resumed_in_another_layout(compilation_cache, photographs, tmp_path):
   def train(devices, strategy, folder, steps):
     return run_script(
       compilation_cache, devices, "train", strategy, photographs, folder, steps
@@ -124,7 +124,7 @@ def test_a_run_goes_on_in_another_layout(compilation_cache, photographs, tmp_pat
 @pytest.mark.parametrize(
   ("placement", "strategy"), [("device", "replicated"), ("host", "sharded")]
 )
-def test_two_processes_do_what_one_does(
+def test_two_processes_equal_one(
   placement, strategy, compilation_cache, photographs, tmp_path
 ):
   run_script(
@@ -159,7 +159,7 @@ def test_two_processes_do_what_one_does(
   for system, figures in results[0].items():
     for name, value in figures.items():
       np.testing.assert_allclose(results[1][system][name], value, rtol=1e-3)
-  # What two processes saved one goes on with.
+  # One process resumes what two have saved.
   again = run_script(
     compilation_cache, 1, "train", "replicated", photographs, tmp_path / "two", 5
   )

@@ -1,36 +1,33 @@
-"""A whole step on our convolutions and poolings has the gradients of the stock ones.
+"""A complete step on our convolutions and poolings has the stock layers' gradients.
 
-Each piece has tests of its own; here they are compiled together with what surrounds
-them, where XLA may fuse, reorder and compute anew.
+Each has tests of its own; here XLA compiles them together with what surrounds them.
 """
 
 from unittest import mock
 
 import jax
 import numpy as np
-import optax
 import pytest
+import recorders
+import tiny
 
-from ctx_encoder import xla
-from ctx_encoder.config import schema as config
+from ctx_encoder import config, xla
 from ctx_encoder.models.ops import conv
-from ctx_encoder.training import assembly as build
+from ctx_encoder.training import assembly
 
 
 def gradients(generator):
-  """Returns what one step of plain descent at rate 1 takes off both networks."""
+  """Returns the gradients of both networks in one step, and its metrics."""
   settings = config.default()
   settings.model.generator = generator
   settings.model.width = settings.discriminator.width = 0.125
   settings.data.image_size = 128
-  with mock.patch.object(build, "optimizer", return_value=optax.sgd(1.0)):
-    run = build.run(settings, total_steps=10)
-  state = jax.jit(lambda: run.init(0, average=False))()
+  run = recorders.with_rule(assembly.run(settings))
+  *_, state, step = tiny.ready(run, options=xla.options())
   rng = np.random.default_rng(0)
-  # Squares of one colour: many equal values in a window of a pooling.
+  # Squares of one colour: many equal values in a pooling window.
   images = rng.integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
   images = images.repeat(8, axis=1).repeat(8, axis=2)
-  step = jax.jit(run.train_step, compiler_options=xla.options())
   batch = {"image": images, "index": np.arange(4, dtype=np.int32)}
   new, measured = step(state, batch, jax.random.key(0))
   networks = [(s.generator.params, s.discriminator.params) for s in (state, new)]
@@ -47,8 +44,7 @@ def test_gradients_of_a_step(generator):
 
   def check(path, own, other):
     size = np.linalg.norm(other)
-    # What comes before a normalisation over the batch has a gradient of exactly 0 in
-    # its bias, and there is nothing but rounding.
+    # A bias before BatchNorm has a gradient of 0, apart from rounding.
     if size > 1e-6:
       apart = np.linalg.norm(own - other) / size
       # An activation that rounding pushes across 0 changes gradients by some 1e-4.

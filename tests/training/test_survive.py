@@ -1,6 +1,5 @@
-"""What a run comes through: poisoned steps, a rival, a folder it cannot use."""
+"""Runs with bad steps, a second process, or an unusable work directory."""
 
-import functools
 import json
 import os
 import pathlib
@@ -13,16 +12,13 @@ import time
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 import tiny
 
 from ctx_encoder.evaluation import figures
-from ctx_encoder.training import assembly as build
-from ctx_encoder.training import history, loop, process
-from ctx_encoder.training import run as trainer
+from ctx_encoder.training import history, loop, process, trainer
+from ctx_encoder.training import step as step_module
 from ctx_encoder.training.checkpoint import Checkpoints
-from ctx_encoder.training.step import skip_nonfinite
 
 STEPS = 6
 
@@ -49,25 +45,24 @@ def make_config(photographs):
   return make
 
 
-def poison(monkeypatch, *steps):
-  """Lets a gradient explode at the given steps, from 1 on, unseen by the losses."""
-  original = build.make_train_step
+def poison(monkeypatch, *steps, part="params", value=jnp.nan):
+  """Makes a part of the generator's state NaN, or another value, at some steps.
 
-  def make(*args, **kwargs):
-    step = original(*args, **kwargs)
+  Steps count from 1. The metrics stay finite.
+  """
+  original = step_module.simultaneous
 
-    def poisoned(state, batch, key):
-      after, measured = step(state, batch, key)
-      hit = jnp.isin(after.step, jnp.array(steps))
-      params = jax.tree.map(
-        lambda x: jnp.where(hit, jnp.nan, x), after.generator.params
-      )
-      own = after.generator.replace(params=params)
-      return after.replace(generator=own), measured
+  def simultaneous(run, optimizers, average, state, *rest):
+    updated = original(run, optimizers, average, state, *rest)
+    hit = jnp.isin(state.step + 1, jnp.array(steps))
 
-    return poisoned
+    def spoil(x):
+      return jnp.where(hit, value, x) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
-  monkeypatch.setattr(build, "make_train_step", make)
+    spoiled = jax.tree.map(spoil, getattr(updated.generator, part))
+    return updated._replace(generator=updated.generator.replace(**{part: spoiled}))
+
+  monkeypatch.setattr(step_module, "simultaneous", simultaneous)
 
 
 def lines_of(folder):
@@ -75,56 +70,36 @@ def lines_of(folder):
   return [json.loads(line) for line in text.splitlines()]
 
 
-# Steps that are not finite
+# Infinite and NaN values
 
 
-def test_a_skipped_step_changes_nothing_but_its_number():
-  run = build.run(tiny.config(on_nonfinite="skip", ema_decay=0.5), total_steps=10)
-  state = jax.jit(lambda: run.init(0, average=True))()
-  step = jax.jit(run.train_step)
-  after, measured = step(state, tiny.batch(4), jax.random.key(0))
-  assert measured["skipped"] == 0
-  plain = jax.jit(build.run(tiny.config(ema_decay=0.5), total_steps=10).train_step)(
-    state, tiny.batch(4), jax.random.key(0)
-  )[0]
-  # Adam's first update is of the gradient's sign, hence as large where it is rounding.
-  close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=5e-4)
-  jax.tree.map(close, plain, after)
-
-  def explode(state, batch, key):
-    after, measured = run.train_step(state, batch, key)
-    return after, measured | {"loss/total": jnp.log(-1.0)}
-
-  skipped, measured = jax.jit(skip_nonfinite(explode))(
-    state, tiny.batch(4), jax.random.key(0)
-  )
-  assert measured["skipped"] == 1
-  assert skipped.step == 1
-  jax.tree.map(np.testing.assert_array_equal, skipped.replace(step=state.step), state)
-
-
-def test_skips_are_counted_and_the_run_goes_on(make_config, tmp_path, monkeypatch):
-  poison(monkeypatch, 2, 4)
+@pytest.mark.parametrize(
+  ("part", "value"),
+  [("params", jnp.nan), ("opt_state", jnp.inf), ("batch_stats", jnp.inf)],
+)
+def test_bad_steps_are_skipped_and_counted(
+  make_config, tmp_path, monkeypatch, part, value
+):
+  """A bad step is never saved, not even where the next loss would not show it."""
+  poison(monkeypatch, 2, 4, part=part, value=value)
   said = []
-  config = make_config(on_nonfinite="skip")
+  config = make_config(on_nonfinite="skip", checkpoint__every_steps=2)
   outcome = trainer.train(config, tmp_path, say=said.append)
   assert outcome.reason == "finished"
-  assert "Steps skipped since their outcome was not finite: 2." in "\n".join(said)
+  assert "Steps skipped because of infinite or NaN values: 2." in "\n".join(said)
   lines = lines_of(tmp_path)
   assert [line["step"] for line in lines if "skipped" in line] == [2, 4]
   losses = [line["step"] for line in lines if "loss/total" in line]
   assert losses == [1, 3, 5, 6]
 
 
-def test_by_default_the_same_ends_the_run(make_config, tmp_path, monkeypatch):
+def test_without_skipping_the_run_ends(make_config, tmp_path, monkeypatch):
   poison(monkeypatch, 2)
   with pytest.raises(trainer.NonFiniteError, match=r"At step 3 .* is nan"):
     trainer.train(make_config(), tmp_path, say=lambda text: None)
 
 
-def test_skipping_ends_too_where_nothing_else_happens(
-  make_config, tmp_path, monkeypatch
-):
+def test_many_skips_in_a_row_end_the_run(make_config, tmp_path, monkeypatch):
   poison(monkeypatch, *range(2, 7))
   monkeypatch.setattr(loop, "_SKIPS_IN_A_ROW", 4)
   config = make_config(on_nonfinite="skip")
@@ -138,9 +113,7 @@ def test_skipping_ends_too_where_nothing_else_happens(
 def test_a_second_run_is_refused(make_config, tmp_path):
   folder = tmp_path / "run"
   with process.claimed(folder):
-    with pytest.raises(
-      OSError, match=rf"process {os.getpid()}, is at work in {folder}"
-    ):
+    with pytest.raises(OSError, match=rf"process {os.getpid()}, uses {folder}"):
       trainer.train(make_config(), folder, say=lambda text: None)
     assert sorted(path.name for path in folder.iterdir()) == [process.LOCK]
   assert not folder.exists()
@@ -148,7 +121,7 @@ def test_a_second_run_is_refused(make_config, tmp_path):
   trainer.train(make_config(num_steps=1), folder, say=lambda text: None)
 
 
-def test_a_killed_run_leaves_no_claim(tmp_path):
+def test_a_killed_run_leaves_no_lock(tmp_path):
   code = f"""
 import pathlib, os, signal
 from ctx_encoder.training import process
@@ -170,7 +143,7 @@ def test_a_folder_that_cannot_be_written_to(make_config, tmp_path, blocked):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
-def test_a_full_disk_is_told_of(tmp_path):
+def test_a_full_disk_is_named(tmp_path):
   with (
     pytest.raises(OSError, match=f"No space is left for the work directory {tmp_path}"),
     process.claimed(tmp_path),
@@ -186,7 +159,7 @@ def test_a_folder_without_permission(make_config, tmp_path):
     trainer.train(make_config(), tmp_path / "run", say=lambda text: None)
 
 
-def test_what_was_made_for_nothing_is_taken_away(make_config, tmp_path):
+def test_folders_of_a_refused_run_are_removed(make_config, tmp_path):
   folder = tmp_path / "a" / "b"
   with pytest.raises(FileNotFoundError):
     trainer.train(make_config(data__path="nowhere"), folder, say=lambda text: None)
@@ -201,10 +174,10 @@ def test_what_was_made_for_nothing_is_taken_away(make_config, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_notice_to_one_process_ends_all_at_the_same_step(
+def test_a_signal_to_one_process_stops_all_at_the_same_step(
   photographs, tmp_path, compilation_cache
 ):
-  """Only the second of two gets SIGTERM, as a machine that is taken away does."""
+  """Only the second of two gets SIGTERM, as on a preempted machine."""
   root = pathlib.Path(__file__).parents[2]
   options = {
     "data.path": photographs,

@@ -1,6 +1,7 @@
-"""Whole runs of tiny networks: cut off and resumed, finished, stopped, refused."""
+"""Complete runs of tiny networks: interrupted and resumed, finished, refused."""
 
 import contextlib
+import copy
 import functools
 import json
 import os
@@ -19,10 +20,8 @@ import tiny
 from PIL import Image
 
 from ctx_encoder import data
-from ctx_encoder.evaluation import evaluate, figures
-from ctx_encoder.training import assembly as build
-from ctx_encoder.training import feed, history, loop
-from ctx_encoder.training import run as trainer
+from ctx_encoder.evaluation import compare, figures
+from ctx_encoder.training import assembly, feed, history, loop, trainer
 from ctx_encoder.training.checkpoint import Checkpoints
 
 STEPS = 8
@@ -38,7 +37,7 @@ def tiny_networks():
 
 @pytest.fixture(scope="module")
 def make_config(photographs):
-  """Returns a function from changes to a configuration with all that is random."""
+  """Returns a function from changes to a configuration with every random part."""
 
   def make(**changes):
     options = {
@@ -60,9 +59,9 @@ def make_config(photographs):
 
 
 def run(config, workdir, *, draw=False):
-  """Trains; returns the outcome and what was said.
+  """Trains; returns the outcome and the lines for the user.
 
-  Draws no curves unless asked to: they would take half of the time.
+  Without `draw` there are no curves: they would take half of the time.
   """
   said = []
   with pytest.MonkeyPatch.context() as patch:
@@ -74,10 +73,8 @@ def run(config, workdir, *, draw=False):
 
 def saved_arrays(config, workdir, step=None):
   """Returns the arrays of a checkpoint, by default the last."""
-  create = jax.eval_shape(
-    lambda: build.run(config, total_steps=1).init(0, average=config.ema_decay > 0)
-  )
-  state, _ = Checkpoints(workdir / "checkpoints").restore(create, step)
+  abstract = tiny.abstract_state(config)
+  state, _ = Checkpoints(workdir / "checkpoints").restore(abstract, step)
   return {
     jax.tree_util.keystr(path): np.asarray(leaf)
     for path, leaf in jax.tree_util.tree_leaves_with_path(state)
@@ -90,7 +87,7 @@ def lines_without_time(workdir):
 
 
 def at_step(monkeypatch, number, change):
-  """Lets `change(state, metrics)` alter, or just meet, the result of one dispatch."""
+  """Replaces the result of one dispatch by `change(state, metrics)`."""
   original = feed.dispatches
 
   def dispatches(*args, **kwargs):
@@ -109,49 +106,55 @@ def terminate(state, metrics):
   return state, metrics
 
 
+def no_run(*args, **kwargs):
+  raise AssertionError("A run is assembled.")
+
+
 def no_steps(step):
   raise AssertionError("A step is about to be made.")
 
 
 @pytest.fixture(scope="module")
-def whole_runs(make_config, tmp_path_factory):
-  """Returns a function from a placement to a run that was never cut off.
+def complete_runs(make_config, tmp_path_factory):
+  """Returns a function from a placement to an uninterrupted run.
 
-  It gives the configuration, the folder, the outcome, and what was said.
+  It returns the configuration, the folder, the outcome, and the lines for the user.
   """
 
   @functools.cache
-  def whole_run(placement):
+  def complete_run(placement):
     config = make_config(data__placement=placement)
     workdir = tmp_path_factory.mktemp(placement)
     return config, workdir, *run(config, workdir, draw=True)
 
-  return whole_run
+  return complete_run
 
 
 @pytest.fixture(params=["device", "host"])
-def whole(request, whole_runs):
-  return whole_runs(request.param)
+def complete(request, complete_runs):
+  return complete_runs(request.param)
 
 
 @pytest.fixture
-def whole_device(whole_runs):
-  return whole_runs("device")
+def on_device(complete_runs):
+  return complete_runs("device")
 
 
 @pytest.fixture
-def whole_host(whole_runs):
-  return whole_runs("host")
+def from_host(complete_runs):
+  return complete_runs("host")
 
 
-def test_a_run_cut_off_twice_ends_with_the_same_bits(whole, tmp_path, monkeypatch):
-  config, whole_workdir, whole_outcome, _ = whole
+def test_a_run_interrupted_twice_ends_with_the_same_bits(
+  complete, tmp_path, monkeypatch
+):
+  config, complete_workdir, complete_outcome, _ = complete
   with monkeypatch.context() as patch:
     at_step(patch, 4, terminate)
     outcome, said = run(config, tmp_path)
   assert (outcome.step, outcome.reason, outcome.results) == (4, "interrupted", {})
   assert f"Stopped at step 4 of 8 and saved in {tmp_path}." in said
-  assert "The same command goes on" in said
+  assert "The same command resumes it." in said
   assert Checkpoints(tmp_path / "checkpoints").latest() == 4
 
   validate = loop.Loop.validate
@@ -166,13 +169,13 @@ def test_a_run_cut_off_twice_ends_with_the_same_bits(whole, tmp_path, monkeypatc
     with pytest.raises(RuntimeError, match="power cut"):
       run(config, tmp_path)
   assert Checkpoints(tmp_path / "checkpoints").latest() == 6
-  # Steps 7 and 8 were measured; they are made, and measured, once more.
+  # Steps 7 and 8 were logged; they are repeated.
   assert lines_without_time(tmp_path)[-1]["step"] == STEPS
 
   outcome, said = run(config, tmp_path)
   assert "Resuming at step 6 of 8" in said
-  assert outcome == whole_outcome
-  assert_same_run(config, tmp_path, whole_workdir)
+  assert outcome == complete_outcome
+  assert_same_run(config, tmp_path, complete_workdir)
 
 
 def assert_same_run(config, workdir, other):
@@ -184,8 +187,8 @@ def assert_same_run(config, workdir, other):
   assert lines_without_time(workdir) == lines_without_time(other)
 
 
-def test_what_a_run_leaves_behind(whole):
-  config, workdir, outcome, said = whole
+def test_the_files_of_a_run(complete):
+  config, workdir, outcome, said = complete
   assert (outcome.step, outcome.total_steps) == (STEPS, STEPS)
   assert outcome.reason == "finished"
 
@@ -217,19 +220,19 @@ def test_what_a_run_leaves_behind(whole):
   assert written["images"] == 5
   scores = {line["step"]: line["eval/psnr_hole"] for line in validation}
   assert scores[written["step"]] == max(scores.values())
-  model = outcome.results[evaluate.MODEL]
+  model = outcome.results[compare.MODEL]
   assert model["psnr_hole"] == pytest.approx(scores[written["step"]], abs=1e-4)
-  assert {"mean colour", evaluate.MODEL} <= outcome.results.keys()
+  assert {"mean colour", compare.MODEL} <= outcome.results.keys()
   assert "15 training and 5 validation images" in said
   assert f"{model['psnr_hole']:.2f}" in said
 
 
-def test_host_and_device_feed_the_same(whole_device, whole_host):
-  assert_alike(whole_device[1], whole_host[1])
+def test_host_and_device_placement_give_the_same(on_device, from_host):
+  assert_alike(on_device[1], from_host[1])
 
 
-def test_several_steps_a_call_are_logged_one_by_one(
-  make_config, whole_device, tmp_path
+def test_several_steps_a_dispatch_are_logged_one_by_one(
+  make_config, on_device, tmp_path
 ):
   config = make_config(
     steps_per_dispatch=2, data__placement="device", log__every_steps=2
@@ -237,7 +240,7 @@ def test_several_steps_a_call_are_logged_one_by_one(
   run(config, tmp_path)
   steps = [line["step"] for line in lines_without_time(tmp_path)]
   assert steps == [1, 2, 3, 4, 6, 6, 8, 8]
-  assert_alike(tmp_path, whole_device[1])
+  assert_alike(tmp_path, on_device[1])
 
 
 def assert_alike(workdir, other):
@@ -249,22 +252,24 @@ def assert_alike(workdir, other):
     assert line == pytest.approx(lines[line["step"], len(line)], rel=1e-3)
 
 
-def test_a_finished_run_shows_its_results_and_trains_nothing(whole_device, monkeypatch):
-  config, workdir, outcome, _ = whole_device
+def test_a_finished_run_shows_its_results_and_trains_nothing(on_device, monkeypatch):
+  config, workdir, outcome, _ = on_device
   before = (workdir / "metrics.jsonl").read_bytes()
   checkpoints = Checkpoints(workdir / "checkpoints").steps()
   monkeypatch.setattr(feed, "make_dispatch", no_steps)
   again, said = run(config, workdir)
   assert again == outcome
-  assert evaluate.table(outcome.results) in said
+  assert loop.table_of(outcome.results) in said
   assert (workdir / "metrics.jsonl").read_bytes() == before
   assert Checkpoints(workdir / "checkpoints").steps() == checkpoints
 
 
-def test_a_finished_run_can_be_made_longer_and_fed_otherwise(whole_host, tmp_path):
-  config, workdir, *_ = whole_host
+def test_a_finished_run_can_be_continued_with_other_fields_that_may_change(
+  from_host, tmp_path
+):
+  config, workdir, *_ = from_host
   shutil.copytree(workdir, tmp_path / "copy")
-  longer = config.copy_and_resolve_references()
+  longer = copy.deepcopy(config)
   longer.num_steps, longer.name = STEPS + 1, "longer"
   longer.data.placement, longer.eval.grid_images = "device", 1
   outcome, said = run(longer, tmp_path / "copy")
@@ -273,10 +278,10 @@ def test_a_finished_run_can_be_made_longer_and_fed_otherwise(whole_host, tmp_pat
   assert lines_without_time(tmp_path / "copy")[-1]["step"] == STEPS + 1
 
 
-def test_a_damaged_best_checkpoint_costs_no_finished_run_its_results(
-  whole_device, tmp_path, monkeypatch
+def test_the_last_step_is_evaluated_where_the_best_checkpoint_is_damaged(
+  on_device, tmp_path, monkeypatch
 ):
-  config, workdir, *_ = whole_device
+  config, workdir, *_ = on_device
   shutil.copytree(workdir, tmp_path / "copy")
   folder = tmp_path / "copy/checkpoints"
   earlier = Checkpoints(folder).steps()[0]
@@ -288,12 +293,10 @@ def test_a_damaged_best_checkpoint_costs_no_finished_run_its_results(
   assert outcome.reason == "finished"
   assert outcome.results
   assert f"{earlier} is damaged" in said
-  assert "The last step is judged instead." in said
+  assert "The last step is evaluated instead." in said
 
 
-def test_the_mean_colour_is_that_of_the_images_a_run_began_with(
-  make_config, tmp_path, monkeypatch
-):
+def test_a_resumed_run_keeps_its_mean_colour(make_config, tmp_path, monkeypatch):
   config = make_config(masks__fill="mean", num_steps=2)
   outcome, _ = run(config, tmp_path)
   monkeypatch.delattr(data.Examples, "mean_color")
@@ -304,39 +307,32 @@ def test_the_mean_colour_is_that_of_the_images_a_run_began_with(
   assert (red, green, blue) != (127.5, 127.5, 127.5)
 
 
-@pytest.mark.parametrize(
-  ("changes", "named"),
-  [
-    ({"seed": 1}, "seed: 0 in the checkpoint, 1 now"),
-    ({"model__noise_dim": 0}, "model.noise_dim: 2 in the checkpoint, 0 now"),
-    ({"model__dropout": 0.1}, "model.dropout: None in the checkpoint, 0.1 now"),
-  ],
-)
-def test_another_configuration_is_refused_before_data_is_read(
-  whole_device, monkeypatch, changes, named
-):
-  config, workdir, *_ = whole_device
+def test_another_configuration_is_refused_before_data_is_read(on_device, monkeypatch):
+  config, workdir, *_ = on_device
   monkeypatch.delattr(feed, "load_images")
-  other = tiny.config(**changes)
-  for name, value in config.items():
-    if name not in ("seed", "model"):
-      other[name] = value
-  for name, value in config.model.items():
-    if f"model__{name}" not in changes:
-      other.model[name] = value
-  with pytest.raises(ValueError, match="another configuration") as error:
-    run(other, workdir)
-  assert named in str(error.value)
-  assert str(error.value).count("in the checkpoint") == 1
+  for name, value, before in (
+    ("seed", 1, 0),
+    ("model.noise_dim", 0, 2),
+    ("model.dropout", 0.1, None),
+  ):
+    other = copy.deepcopy(config)
+    other.update({name: value})
+    with pytest.raises(ValueError, match="another configuration") as error:
+      run(other, workdir)
+    assert f"{name}: {before} in the checkpoint, {value} now" in str(error.value)
+    assert str(error.value).count("in the checkpoint,") == 1
 
 
 def test_a_run_without_progress_stops_early(make_config, tmp_path, monkeypatch):
-  scores = iter([10.0, 12.0, 11.0, 11.5, 11.9, 11.8])
+  scores, validate = iter([10.0, 12.0, 11.0, 11.5, 11.9, 11.8]), compare.validate
 
-  def scripted(*args, **kwargs):
-    return {"psnr_hole": next(scores), "l1_hole": 0.1, "l2_hole": 0.02}
+  def scripted(*args, baselines=None, **kwargs):
+    if baselines:  # at the end
+      return validate(*args, baselines=baselines, **kwargs)
+    means = {"psnr_hole": next(scores), "l1_hole": 0.1, "l2_hole": 0.02}
+    return {compare.MODEL: means}
 
-  monkeypatch.setattr(evaluate, "evaluate", scripted)
+  monkeypatch.setattr(compare, "validate", scripted)
   options = {"num_steps": 30, "data__placement": "device", "log__every_steps": 5}
   config = make_config(early_stopping__patience=2, **options)
   outcome, said = run(config, tmp_path)
@@ -361,7 +357,7 @@ def test_a_run_without_progress_stops_early(make_config, tmp_path, monkeypatch):
   assert (outcome.step, outcome.reason) == (15, "stopped early")
 
 
-# What is not finite
+# Infinite and NaN values
 
 
 def all_finite(arrays):
@@ -369,12 +365,12 @@ def all_finite(arrays):
 
 
 def poison(state, metrics):
-  """Makes the generator's parameters NaN, and leaves the metrics as they were."""
+  """Makes the generator's parameters NaN; the metrics stay finite."""
   params = jax.tree.map(lambda x: x * jnp.nan, state.generator.params)
   return state.replace(generator=state.generator.replace(params=params)), metrics
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(make_config, tmp_path, monkeypatch):
+def test_an_infinite_loss_ends_the_run(make_config, tmp_path, monkeypatch):
   def overflow(state, metrics):
     return state, metrics | {"loss/adversarial": metrics["loss/adversarial"] + jnp.inf}
 
@@ -391,7 +387,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(make_config, tmp_path, monkeypat
   assert lines_without_time(tmp_path)[-1]["step"] == 4
 
 
-def test_a_state_that_is_not_finite_shows_in_the_next_loss(
+def test_nan_parameters_end_the_run_at_the_next_loss(
   make_config, tmp_path, monkeypatch
 ):
   config = make_config(data__placement="device", checkpoint__every_steps=0)
@@ -404,7 +400,7 @@ def test_a_state_that_is_not_finite_shows_in_the_next_loss(
 
 
 @pytest.mark.parametrize(("step", "last_good"), [(4, 3), (6, 4), (2, None)])
-def test_a_state_that_is_not_finite_is_never_saved(
+def test_nan_parameters_are_never_saved(
   make_config, tmp_path, monkeypatch, step, last_good
 ):
   config = make_config(data__placement="device")
@@ -425,13 +421,12 @@ def test_a_state_that_is_not_finite_is_never_saved(
 # Other ways through the loop
 
 
-def test_images_decoded_anew_every_epoch(make_config, tmp_path, photographs):
+def test_images_decoded_again_every_epoch(make_config, tmp_path, photographs):
   (streamed, cached) = (tmp_path / "streamed", tmp_path / "cached")
   options = {"num_steps": 4, "data__placement": "host"}
   outcome, _ = run(make_config(data__cache="none", **options), streamed)
   assert outcome.reason == "finished"
   run(make_config(data__cache="memory", **options), cached)
-  # A mean colour and the masks are the same, so every figure is.
   assert lines_without_time(streamed) == lines_without_time(cached)
 
 
@@ -439,7 +434,7 @@ def test_without_validation_images(make_config, tmp_path):
   config = make_config(data__validation_fraction=0.0, num_steps=2)
   outcome, said = run(config, tmp_path)
   assert (outcome.reason, outcome.results) == ("finished", {})
-  assert "no validation images to judge it by" in said
+  assert "there are no validation images" in said
   assert Checkpoints(tmp_path / "checkpoints").latest() == 2
   assert not (tmp_path / "images").exists()
 
@@ -458,56 +453,56 @@ def test_the_second_ctrl_c_ends_at_once(make_config, tmp_path, monkeypatch):
   assert Checkpoints(tmp_path / "checkpoints").latest() == 3
 
 
-# Refused before anything is built
+# Invalid runs
 
 
-@pytest.mark.parametrize(
-  ("changes", "error", "words"),
-  [
-    ({"data__path": "{folder}/nowhere/"}, FileNotFoundError, ["nowhere", "data.path"]),
-    ({"data__path": "{folder}/empty"}, ValueError, ["No images", "empty", "data.path"]),
-    ({"batch_size": 16}, ValueError, ["batch_size=16", "15", "set batch_size to 15"]),
-    (
-      {
-        "masks__kind": "random_region",
-        "masks__region": "shapes",
-        "masks__path": "{folder}/empty",
-      },
-      ValueError,
-      ["No mask images", "empty", "masks.path"],
-    ),
-    (
-      {"data__placement": "device", "data__cache": "none"},
-      ValueError,
-      ["data.placement=device", "data.cache=none"],
-    ),
-    ({"data__image_size": 24}, ValueError, ["data.image_size", "power of two"]),
-    ({"masks__fill": "mauve"}, ValueError, ["masks.fill", "mauve"]),
-  ],
+INVALID = (
+  ({"data__path": "{folder}/nowhere/"}, FileNotFoundError, ["nowhere", "data.path"]),
+  ({"data__path": "{folder}/empty"}, ValueError, ["No images", "empty", "data.path"]),
+  ({"batch_size": 16}, ValueError, ["batch_size=16", "15", "set batch_size to 15"]),
+  (
+    {
+      "masks__kind": "random_region",
+      "masks__region": "shapes",
+      "masks__path": "{folder}/empty",
+    },
+    ValueError,
+    ["No mask images", "empty", "masks.path"],
+  ),
+  (
+    {"data__placement": "device", "data__cache": "none"},
+    ValueError,
+    ["data.placement=device", "data.cache=none"],
+  ),
+  ({"data__image_size": 24}, ValueError, ["data.image_size", "power of two"]),
+  ({"masks__fill": "mauve"}, ValueError, ["masks.fill", "mauve"]),
 )
-def test_what_cannot_work_is_refused_at_once(
-  make_config, tmp_path, monkeypatch, changes, error, words
+
+
+def test_invalid_runs_are_refused_before_anything_is_built(
+  make_config, tmp_path, monkeypatch
 ):
   (tmp_path / "empty").mkdir()
-  changes = {
-    name: value.format(folder=tmp_path) if isinstance(value, str) else value
-    for name, value in changes.items()
-  }
-  monkeypatch.delattr(build, "run")  # nothing is built, let alone compiled
-  with pytest.raises(error) as raised:
-    run(make_config(**changes), tmp_path / "run")
-  message = str(raised.value)
-  assert all(word in message for word in words)
-  assert "\n" not in message
-  assert not (tmp_path / "run").exists()
+  monkeypatch.setattr(assembly, "run", no_run)
+  for changes, error, words in INVALID:
+    changes = {
+      name: value.format(folder=tmp_path) if isinstance(value, str) else value
+      for name, value in changes.items()
+    }
+    with pytest.raises(error) as raised:
+      run(make_config(**changes), tmp_path / "run")
+    message = str(raised.value)
+    assert all(word in message for word in words), message
+    assert "\n" not in message
+    assert not (tmp_path / "run").exists()
 
 
-# In processes of their own
+# Runs in separate processes
 
 _SCRIPT = """
 import json, sys
 import pytest, tiny
-from ctx_encoder.training import run as trainer
+from ctx_encoder.training import trainer
 tiny.use_mosaics(pytest.MonkeyPatch())
 config = tiny.config(**json.loads(sys.argv[1]))
 print(trainer.train(config, sys.argv[2]).reason)
@@ -516,7 +511,7 @@ print(trainer.train(config, sys.argv[2]).reason)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_process_that_is_ended_goes_on_where_it_was(
+def test_a_process_that_was_ended_is_resumed(
   number, photographs, tmp_path, compilation_cache
 ):
   options = {
@@ -528,10 +523,10 @@ def test_a_process_that_is_ended_goes_on_where_it_was(
     "log__every_steps": 1,
     "eval__every_epochs": 4,
   }
-  tests = pathlib.Path(__file__).parent
+  tests = pathlib.Path(__file__).parents[1]
   environment = os.environ | {
     "JAX_COMPILATION_CACHE_DIR": str(compilation_cache),
-    "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)]),
+    "PYTHONPATH": os.pathsep.join([str(tests / "support"), str(tests.parent)]),
   }
 
   def start(name):
@@ -565,5 +560,5 @@ def test_a_process_that_is_ended_goes_on_where_it_was(
   out = end(start("ended"))
   assert f"Resuming at step {cut_at} of 60" in out
   assert out.endswith("finished\n")
-  assert end(start("whole")).endswith("finished\n")
-  assert_same_run(tiny.config(**options), tmp_path / "ended", tmp_path / "whole")
+  assert end(start("complete")).endswith("finished\n")
+  assert_same_run(tiny.config(**options), tmp_path / "ended", tmp_path / "complete")

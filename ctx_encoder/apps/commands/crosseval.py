@@ -1,25 +1,24 @@
-"""Measures several trained generators on every kind of hole: who is good at what?
+"""Measures several trained generators on every kind of hole, as a matrix.
 
-Prints a matrix of systems against kinds of holes, as one needs it to compare networks
-that were trained for one kind with those trained for all, beside the baselines:
+Rows are systems, columns are kinds of holes: it compares networks that were trained for
+one kind with those trained for all, and with the baselines.
 
     ctx-encoder crosseval --workdir runs/photos_center runs/photos_combined
 
-Where a run was trained for one of the kinds, a second matrix says what others lack to
-it there, image by image. All complete the same images with the same holes; --json
-writes every figure, as `ctx-encoder evaluate` does, whose other arguments serve here
-too.
+Where exactly one run was trained for a kind, a second matrix gives the PSNR difference
+of all other systems to that run, image by image. All systems complete the same images
+with the same holes. --json writes every figure; the other arguments are those of
+`ctx-encoder evaluate`.
 """
 
 import argparse
+import dataclasses
 from typing import Any
 
+from ctx_encoder.apps import runs
 from ctx_encoder.apps.commands import evaluate
-from ctx_encoder.evaluation import compare as comparison
-from ctx_encoder.metrics import intervals
-
-# Kernel distance of the features' distributions, with --trunk.
-_KID = ("KID (x 1000)", 1000.0, 2)
+from ctx_encoder.evaluation.table import Table, as_json
+from ctx_encoder.metrics.headings import METRICS, Metric
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,65 +27,75 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--metric",
     nargs="+",
-    choices=(*evaluate.COLUMNS, "kid"),
+    choices=tuple(METRICS),
     default=["psnr_hole"],
-    help="what the matrices show (default: psnr_hole)",
+    help="metrics of the matrices (default: psnr_hole)",
   )
 
 
 def run(args: argparse.Namespace) -> int:
-  """Prints the matrices; returns 0, or 1 where an argument does not serve."""
-  return evaluate.answer("crosseval", matrices, args)
+  """Prints the matrices and writes the figures."""
+  request = evaluate.request_of(args, args.workdir)
+  evaluate.write_json(args.json, matrices(request, args.metric))
+  return 0
 
 
-def matrices(args: argparse.Namespace) -> dict[str, Any]:
-  """Prints the matrices and returns what --json writes; raises as `evaluate` does."""
-  if "lpips" in args.metric and not args.heads:
-    raise ValueError("--metric lpips needs --trunk and --heads.")
-  if "kid" in args.metric and not args.trunk:
-    raise ValueError("--metric kid needs --trunk.")
-  plan = evaluate.make_plan(args)
-  print(plan.what)
+def matrices(request: runs.Request, metrics: list[str]) -> dict[str, Any]:
+  """Prints a matrix for each metric and returns all figures.
+
+  Raises:
+    ValueError: a metric needs weights that are not given; and as `runs.make_plan`.
+  """
+  for metric, weights in (
+    ("lpips", request.heads),
+    ("kid", request.trunk),
+    ("fid", request.trunk),
+  ):
+    if metric in metrics and not weights:
+      needed = "--trunk and --heads" if metric == "lpips" else "--trunk"
+      raise ValueError(f"--metric {metric} needs {needed}.")
+  plan = evaluate.announced(request)
+  found = {kind: plan.compare(kind) for kind in plan.samplers}
+  columns = plan.perceptual.columns if plan.perceptual else METRICS
+  for name in metrics:
+    rows = {
+      system: {kind: one.summary[system][name] for kind, one in found.items()}
+      for system in plan.systems
+    }
+    print(f"\n{columns[name].label}, mean and 95 % confidence interval\n")
+    print(matrix(rows, columns[name]).markdown())
   figures = plan.header()
-  rows: dict[str, Any] = {
-    metric: {name: {} for name in plan.systems} for metric in args.metric
+  figures["kinds"] = {
+    kind: {"systems": as_json(one.summary)} for kind, one in found.items()
   }
-  behind: dict[str, dict[str, Any]] = {name: {} for name in plan.systems}
-  for kind in plan.samplers:
-    found, distributions = plan.compare(kind)
-    summary = found.summary()
-    for metric in args.metric:
-      for name in plan.systems:
-        rows[metric][name][kind] = (
-          intervals.Interval(**distributions[name]["kid"])
-          if metric == "kid"
-          else summary[name][metric]
-        )
-    own = specialists(plan, kind)
-    for name in plan.systems:
-      if len(own) == 1 and name not in own:
-        behind[name][kind] = found.difference(name, own[0], "psnr_hole")
-    figures["kinds"][kind] = {"systems": evaluate.as_json(summary)}
-    if distributions:
-      figures["kinds"][kind]["distributions"] = distributions
-  for metric, table in rows.items():
-    heading, factor, digits = evaluate.COLUMNS.get(metric, _KID)
-    columns = {kind: (kind, factor, digits) for kind in plan.samplers}
-    print(f"\n{heading}, mean and 95 % confidence interval\n")
-    print(comparison.table(table, columns))
-  behind = {name: row for name, row in behind.items() if row}
-  if any(name in plan.models for name in behind):
-    columns = {kind: (kind, 1.0, 2) for kind in plan.samplers}
-    print("\nPSNR hole (dB) above that of the model trained for that kind alone\n")
-    print(comparison.table(behind, columns))
-    figures["above_specialist"] = evaluate.as_json(behind)
+  above = above_specialists(plan, found)
+  if any(name in plan.models for name in above):
+    print(
+      "\nPSNR difference to the specialist model, the run trained for that kind (dB)"
+    )
+    print(f"\n{matrix(above, METRICS['psnr_hole']).markdown()}")
+    figures["above_specialist"] = as_json(above)
   return figures
 
 
-def specialists(plan: evaluate.Plan, kind: str) -> list[str]:
-  """Returns the models that were trained for one kind of hole alone."""
-  return [
-    name
-    for name, model in plan.models.items()
-    if kind != "combined" and model.config.masks.kind == kind
-  ]
+def matrix(rows: dict[str, Any], metric: Metric) -> Table:
+  """Returns {system: {kind of hole: value}} of one metric as a table."""
+  kinds = dict.fromkeys(kind for row in rows.values() for kind in row)
+  headed = {kind: dataclasses.replace(metric, heading=kind, unit="") for kind in kinds}
+  return Table.of(rows, headed)
+
+
+def above_specialists(plan: runs.Plan, found: dict[str, Any]) -> dict[str, Any]:
+  """Returns {system: {kind: PSNR difference to the one run trained for that kind}}."""
+  above: dict[str, Any] = {}
+  for kind, comparison in found.items():
+    own = [
+      name
+      for name, model in plan.models.items()
+      if kind != "combined" and model.config.masks.kind == kind
+    ]
+    if len(own) == 1:
+      for name in plan.systems.keys() - set(own):
+        difference = comparison.difference(name, own[0], "psnr_hole")
+        above.setdefault(name, {})[kind] = difference
+  return {name: above[name] for name in plan.systems if name in above}

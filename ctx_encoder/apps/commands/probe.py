@@ -1,23 +1,23 @@
-"""Tells how much an encoder has learned: a linear probe on labelled pictures.
+"""Measures what an encoder has learned: a linear probe on labelled images.
 
     ctx-encoder probe --workdir runs/photos_block --images FOLDER
     ctx-encoder probe --workdir runs/photos_block --images cifar10 --max-images 5000 \\
         --layer stage3 stage5 bottleneck --json probe.json
 
-FOLDER has a folder for each class; of a TFDS data set, which `ctx-encoder data`
-downloads, the class label is taken. The encoder's features of whole pictures, as
-`ctx-encoder features` writes them, are told apart by logistic regression, its penalty
-chosen on a part of the training pictures. The same is done with
+FOLDER has a folder for each class; a TFDS data set, which `ctx-encoder data` downloads,
+has class labels. Logistic regression classifies the images by the encoder's features,
+those that `ctx-encoder features` writes; its penalty is chosen on a part of the
+training images. The same is done with
 
-- the same encoder untrained, for each of --seeds, with BatchNorm's statistics of the
-  training pictures: their accuracies are averaged picture by picture;
-- the pictures at 16x16, and their mean colours;
-- nothing: always the class that most training pictures are of.
+- the same encoder untrained, once for each of --seeds, with BatchNorm's statistics of
+  the training images: their accuracies are averaged image by image;
+- the images at 16x16, and their mean colours;
+- no features: the most frequent class of the training images is always predicted.
 
-Accuracy is that on the test pictures, a share of every class that --seed draws. The
-95 % intervals are over these (bootstrap), differences being taken picture by picture;
-they do not cover another training of the encoder. Give pictures that it was not trained
-on where you can: it may know those better than others.
+Accuracy is measured on the test images, a share of every class that --seed draws. The
+95 % intervals are bootstrapped over these, for differences image by image; they do not
+cover another training of the encoder. Give images that the encoder was not trained on
+where you can: it may know those better than others.
 """
 
 import argparse
@@ -27,20 +27,25 @@ import functools
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ctx_encoder import data
-from ctx_encoder.apps.commands import evaluate
+from ctx_encoder.apps import runs
 from ctx_encoder.apps.commands import features as features_command
-from ctx_encoder.apps.probe import features
-from ctx_encoder.apps.probe import linear as probe
-from ctx_encoder.evaluation import compare as comparison
-from ctx_encoder.metrics import intervals
+from ctx_encoder.apps.commands.evaluate import write_json
+from ctx_encoder.apps.probe import features, linear
+from ctx_encoder.evaluation.table import Table, as_json
+from ctx_encoder.metrics.headings import Metric
+from ctx_encoder.metrics.intervals import bootstrap
 from ctx_encoder.training import trained
 
 PIXELS = {"pixels 16x16": 16, "mean colour": 1}
-FEWEST = 5  # pictures of a class
-CALIBRATION = 1024  # training pictures that an untrained encoder's BatchNorm sees
+FEWEST = 5  # images of a class
+CALIBRATION = 1024  # training images for the BatchNorm of an untrained encoder
+
+COLUMNS = {
+  "features": Metric("features", digits=0),
+  "accuracy": Metric("accuracy", "%", 100, 1, True),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,19 +77,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("--json", help="file to write every figure to")
 
 
-def run(args: argparse.Namespace) -> int:
-  """Prints the table; returns 0, or 1 where an argument does not serve."""
-  return evaluate.answer("probe", measure, args)
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Labelled:
-  """Pictures with their classes.
+  """Images with their classes.
 
-  examples: `N` pictures, in memory.
+  examples: `N` images, in memory.
   classes: names of the `K` classes, sorted.
   labels: int `[N]` in [0, K).
-  test: bool `[N]`, which are for the test.
+  test: bool `[N]`, True for the test images.
   """
 
   examples: data.Examples
@@ -93,24 +93,36 @@ class Labelled:
   test: np.ndarray
 
 
-def measure(args: argparse.Namespace) -> dict[str, Any]:
-  """Prints the table and returns what --json writes.
+@dataclasses.dataclass(frozen=True)
+class Probed:
+  """Results of the probe of some features.
+
+  features: their number.
+  correct: `[T]`, for each test image the share of probes that were right.
+  penalty: of the probe, or a list of those of several.
+  """
+
+  features: int
+  correct: np.ndarray
+  penalty: Any
+
+  def row(self) -> dict[str, Any]:
+    return {"features": self.features, "accuracy": bootstrap(self.correct)}
+
+
+def run(args: argparse.Namespace) -> int:
+  """Prints the table and writes the figures.
 
   Raises:
     FileNotFoundError: there is no such run, or no such images.
-    ValueError: an argument is wrong, or the pictures have no classes.
+    ValueError: an argument is wrong, or the images have no classes.
   """
   if not 0 < args.test_fraction < 1:
     raise ValueError(f"--test-fraction is between 0 and 1, not {args.test_fraction:g}.")
   if min(args.seed, *args.seeds) < 0:
     raise ValueError("--seed and --seeds are 0 or above.")
-  model = features_command.load_run(args)
-  extracts = {
-    layer: features.make_extract(model.generator, model.task, layer, args.pool)
-    for layer in args.layer
-  }
-  loaded = features_command.load_images(args, model, cache="memory")
-  features_command.report_skipped(loaded)
+  model, loaded = features_command.load(args, cache="memory", check=args.layer)
+  runs.report_skipped(loaded)
   labelled = with_classes(loaded, args.test_fraction, args.seed)
   counts = collections.Counter(labelled.classes[i] for i in labelled.labels)
   test_count = int(labelled.test.sum())
@@ -119,9 +131,44 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     f"{len(labelled.labels) - test_count} training and {test_count} test images of"
     f" {len(counts)} classes, split by seed {args.seed}."
   )
+  probes, layers = measure(args, model, labelled)
+  guess = linear.majority(labelled.labels, labelled.test)
+  rows = {name: probed.row() for name, probed in probes.items()}
+  rows["majority class"] = {"accuracy": bootstrap(guess)}
+  print(f"\n{Table.of(rows, COLUMNS).markdown()}")
+  print_differences(layers)
+  systems = as_json(rows)
+  for name, probed in probes.items():
+    correct = probed.correct.tolist()
+    systems[name] |= {"penalty": probed.penalty, "correct": correct}
+  figures = {
+    "run": model.name,
+    "step": model.step,
+    "classes": dict(sorted(counts.items())),
+    "seed": args.seed,
+    "seeds": args.seeds,
+    "pool": args.pool,
+    "test_images": [labelled.examples.names[i] for i in np.flatnonzero(labelled.test)],
+    "systems": systems,
+    "layers": as_json(layers),
+  }
+  write_json(args.json, figures)
+  return 0
+
+
+def measure(
+  args: argparse.Namespace, model: trained.Trained, labelled: Labelled
+) -> tuple[dict[str, Probed], dict[str, Any]]:
+  """Probes every layer, trained and untrained, and pixels.
+
+  Returns:
+    {name of the features: results}, and for each layer the difference in accuracy of
+    trained and untrained features, and the accuracies of the latter by seed.
+  """
   untrained = random_variables(args, model, labelled)
-  rows, layers = {}, {}
-  for layer, extract in extracts.items():
+  probes, layers = {}, {}
+  for layer in args.layer:
+    extract = features.make_extract(model.generator, model.view, layer, args.pool)
 
     def probed(variables, what, extract=extract, layer=layer):
       function = functools.partial(extract, variables)
@@ -131,44 +178,37 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     others = [
       probed(variables, f"random {seed}") for seed, variables in untrained.items()
     ]
-    layers[layer] = layer_figures(own, others, args.seeds)
-    rows[f"{layer}, trained"] = layers[layer]["trained"]
-    rows[f"{layer}, random"] = layers[layer]["random"]
+    by_seed = np.stack([other.correct for other in others]).astype(np.float64)
+    mean = by_seed.mean(axis=0)
+    penalties = [other.penalty for other in others]
+    probes[f"{layer}, trained"] = own
+    probes[f"{layer}, random"] = Probed(own.features, mean, penalties)
+    layers[layer] = {
+      "difference": bootstrap(own.correct - mean),
+      "by_seed": by_seed.mean(axis=1).tolist(),
+    }
   for name, side in PIXELS.items():
-    function = features.make_pixels(model.task, side)
-    rows[name] = figures(of_function(args, labelled, function, name))
-  guess = probe.majority(labelled.labels, labelled.test)
-  rows["majority class"] = {"accuracy": accuracy(guess)}
-  print(f"\n{table(rows)}")
+    function = features.make_pixels(model.view, side)
+    probes[name] = of_function(args, labelled, function, name)
+  return probes, layers
+
+
+def print_differences(layers: dict[str, Any]) -> None:
+  """Prints by how much the trained features of each layer are better."""
   for layer, found in layers.items():
-    mean, low, high = (100 * x for x in found["difference"].values())
+    mean, low, high = (100 * x for x in found["difference"])
     seeds = [100 * x for x in found["by_seed"]]
     print(
       f"\n{layer}: trained minus random {mean:+.1f} points [{low:+.1f}, {high:+.1f}];"
       f" random by seed {min(seeds):.1f} to {max(seeds):.1f} %."
     )
-  tested = np.flatnonzero(labelled.test)
-  return {
-    "run": model.name,
-    "step": model.step,
-    "classes": dict(sorted(counts.items())),
-    "seed": args.seed,
-    "seeds": args.seeds,
-    "pool": args.pool,
-    "test_images": [labelled.examples.names[i] for i in tested],
-    "systems": rows,
-    "layers": {
-      layer: {key: found[key] for key in ("difference", "by_seed")}
-      for layer, found in layers.items()
-    },
-  }
 
 
 def with_classes(loaded: data.Data, fraction: float, seed: int) -> Labelled:
-  """Returns pictures with their classes and split.
+  """Returns images with their classes and split.
 
   Raises:
-    ValueError: some have no class, there is only one, or too few of one.
+    ValueError: some have no class, there is only one class, or one has too few images.
   """
   examples = loaded.train
   missing = [name for name in examples.names if name not in loaded.labels]
@@ -188,7 +228,7 @@ def with_classes(loaded: data.Data, fraction: float, seed: int) -> Labelled:
       " of each."
     )
   classes, labels = np.unique(named, return_inverse=True)
-  test = probe.stratified(labels, fraction, seed)
+  test = linear.stratified(labels, fraction, seed)
   # The training part is split once more, to choose the penalty.
   if np.bincount(labels[~test]).min() < 2:
     raise ValueError(
@@ -201,7 +241,7 @@ def random_variables(
   args: argparse.Namespace, model: trained.Trained, labelled: Labelled
 ) -> dict[int, Any]:
   """Returns {seed: variables} of the run's network, untrained."""
-  random = features.make_random_variables(model.generator, model.task)
+  random = features.make_random_variables(model.generator, model.view)
   images = labelled.examples.images
   assert images is not None  # they are kept in memory
   order = np.random.default_rng(args.seed).permutation(np.flatnonzero(~labelled.test))
@@ -215,55 +255,11 @@ def random_variables(
 
 def of_function(
   args: argparse.Namespace, labelled: Labelled, function: Any, what: str
-) -> tuple[probe.Probe, int]:
-  """Returns what a probe of a function's features finds, and how many they are."""
-  with tqdm(
-    total=len(labelled.labels), unit="img", desc=what, leave=False, mininterval=1
-  ) as bar:
+) -> Probed:
+  """Probes the features that a function of images returns."""
+  with runs.progress_bar(len(labelled.labels), what) as bar:
     found, _ = features.of_examples(
       function, labelled.examples, batch_size=args.batch_size, progress=bar.update
     )
-  probed = probe.probe(found, labelled.labels, labelled.test, seed=args.seed)
-  return probed, found.shape[1]
-
-
-def accuracy(correct: np.ndarray) -> dict[str, float]:
-  return intervals.bootstrap(correct)._asdict()
-
-
-def figures(found: tuple[probe.Probe, int]) -> dict[str, Any]:
-  """Returns the figures of one probe."""
-  probed, size = found
-  return {
-    "features": size,
-    "accuracy": accuracy(probed.correct),
-    "penalty": probed.penalty,
-    "correct": probed.correct.tolist(),
-  }
-
-
-def layer_figures(
-  own: tuple[probe.Probe, int], others: list[tuple[probe.Probe, int]], seeds: list[int]
-) -> dict[str, Any]:
-  """Returns the figures of a layer: trained, random, and the difference of the two."""
-  by_seed = np.stack([probed.correct for probed, _ in others]).astype(np.float64)
-  return {
-    "trained": figures(own),
-    "random": {
-      "features": own[1],
-      "accuracy": accuracy(by_seed.mean(axis=0)),
-      "penalty": [probed.penalty for probed, _ in others],
-      "correct": by_seed.mean(axis=0).tolist(),
-    },
-    "difference": accuracy(own[0].correct - by_seed.mean(axis=0)),
-    "by_seed": by_seed.mean(axis=1).tolist(),
-  }
-
-
-def table(rows: dict[str, dict[str, Any]]) -> str:
-  """Returns a Markdown table of accuracies."""
-  lines = [["", "features", "accuracy (%)"]]
-  for name, row in rows.items():
-    mean, low, high = (f"{100 * x:.1f}" for x in row["accuracy"].values())
-    lines.append([name, str(row.get("features", "-")), f"{mean} [{low}, {high}]"])
-  return comparison.markdown(lines)
+  probed = linear.probe(found, labelled.labels, labelled.test, seed=args.seed)
+  return Probed(found.shape[1], probed.correct, probed.penalty)

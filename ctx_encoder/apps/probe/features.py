@@ -1,4 +1,4 @@
-"""Features of whole pictures: what the layers of a generator's encoder make of them.
+"""Features of images from the layers of a generator's encoder, and from its pixels.
 
 Context Encoders were proposed to learn such features without labels: Pathak et al.,
 CVPR 2016, section 5.2.
@@ -13,56 +13,62 @@ import jax.numpy as jnp
 import numpy as np
 
 from ctx_encoder import augment, data, pixels, xla
+from ctx_encoder.evaluation import compare
 from ctx_encoder.models import Generator
-from ctx_encoder.training.task import Task
+from ctx_encoder.training.task import View
 
 Extract = Callable[[Any, jax.typing.ArrayLike], jax.Array]
 
 BOTTLENECK = "bottleneck"
 POOLS = ("grid", "none", "mean", "max")
 
-# Layers are compared at about as many features each, as by Zhang et al., Colorful Image
-# Colorization, ECCV 2016; 9216 is what the dense bottleneck of 'Photos' gives.
+# Layers are compared at about the same number of features, as in Zhang et al., Colorful
+# Image Colorization, ECCV 2016; the dense bottleneck of 'Photos' has 9216.
 MOST_FEATURES = 9216
 
 
-def shapes(generator: Generator, task: Task) -> dict[str, tuple[int, int, int]]:
+def shapes(generator: Generator, view: View) -> dict[str, tuple[int, int, int]]:
   """Returns {layer: (height, width, channels)} of all layers, in order."""
-  _, maps = jax.eval_shape(functools.partial(_init, generator, task), jax.random.key(0))
+  _, maps = jax.eval_shape(functools.partial(_init, generator, view), jax.random.key(0))
   layers = (*generator.encoder.layers, BOTTLENECK)
   return {name: maps[name].shape[1:] for name in layers}
 
 
+def check_layer(generator: Generator, view: View, layer: str) -> None:
+  """Raises ValueError, which lists all layers, if there is no such layer."""
+  known = shapes(generator, view)
+  if layer not in known:
+    named = ", ".join(f"{n} ({h}x{w}x{c})" for n, (h, w, c) in known.items())
+    raise ValueError(f"There is no layer {layer!r}; there are {named}.")
+
+
 def make_extract(
-  generator: Generator, task: Task, layer: str = BOTTLENECK, pool: str = "grid"
+  generator: Generator, view: View, layer: str = BOTTLENECK, pool: str = "grid"
 ) -> Extract:
   """Returns `extract(variables, images)`, jitted: a row of features for each image.
 
-  It takes `state.inference_variables` and uint8 images `[B, S, S, 3]`, of which the
-  centre is seen where they are larger than the network's, and returns `[B, D]` float32.
-  Nothing is masked: the mask channel, if there is one, is 0. Noise of the bottleneck is
-  the same for all images. It is compiled anew for every batch size.
+  It takes `state.inference_variables` and uint8 images `[B, S, S, 3]`, crops the centre
+  of images larger than the network's, and returns `[B, D]` float32. Nothing is masked:
+  the mask channel, if there is one, is 0. Noise of the bottleneck is the same for all
+  images. Every batch size is compiled separately.
 
   Args:
     generator: the network.
-    task: normalisation and mask channel that it was trained with.
+    view: normalisation and mask channel that it was trained with.
     layer: a stage of its encoder, or "bottleneck"; see `shapes`.
-    pool: what becomes of a map `[h, w, C]`: "none" takes it as it is, "mean" and "max"
-      are over all places, "grid" takes means over a grid of as many cells as leave
-      `MOST_FEATURES` at most.
+    pool: of a map `[h, w, C]`: "none" keeps it, "mean" and "max" pool over all
+      positions, "grid" takes means over a square grid with the most cells that leave
+      at most `MOST_FEATURES` features.
 
   Raises:
     ValueError: there is no such layer or pooling.
   """
-  there = shapes(generator, task)
-  if layer not in there:
-    named = ", ".join(f"{n} ({h}x{w}x{c})" for n, (h, w, c) in there.items())
-    raise ValueError(f"There is no layer {layer!r}; there are {named}.")
+  check_layer(generator, view, layer)
   if pool not in POOLS:
     raise ValueError(f"Pooling is {', '.join(POOLS)}, not {pool!r}.")
 
   def extract(variables, images):
-    inputs = _inputs(task, images)
+    inputs = _inputs(view, images)
     keys = jnp.broadcast_to(jax.random.key(0), len(inputs))
     maps: Any = generator.apply(variables, inputs, keys=keys, method="layers")
     return _pool(maps[layer].astype(jnp.float32), pool).reshape(len(inputs), -1)
@@ -71,22 +77,22 @@ def make_extract(
 
 
 def make_random_variables(
-  generator: Generator, task: Task
+  generator: Generator, view: View
 ) -> Callable[[int, Iterable[np.ndarray]], Any]:
   """Returns `random(seed, batches)`: variables for `extract` of an untrained network.
 
-  Parameters are those before the first step. BatchNorm has the running statistics that
-  it would have after seeing the batches, uint8 `[B, S, S, 3]`, as a trained network's
-  fit its pictures too: with those of its start random features are worse than need be.
+  Parameters are the initial ones. BatchNorm's running statistics are updated with the
+  batches, uint8 `[B, S, S, 3]`: a trained network's statistics fit its images too, and
+  with the initial ones the features of the untrained network would be too weak.
   """
 
   @jax.jit
   def init(key):
-    return _init(generator, task, key)[0]
+    return _init(generator, view, key)[0]
 
   @jax.jit
   def update(variables, images, key):
-    inputs = _inputs(task, images)
+    inputs = _inputs(view, images)
     keys = jax.random.split(key, len(inputs))
     _, updates = generator.apply(
       variables, inputs, train=True, keys=keys, method="layers", mutable=["batch_stats"]
@@ -106,7 +112,7 @@ def make_random_variables(
   return random
 
 
-def make_pixels(task: Task, side: int) -> Callable[[jax.typing.ArrayLike], jax.Array]:
+def make_pixels(view: View, side: int) -> Callable[[jax.typing.ArrayLike], jax.Array]:
   """Returns a function of images, as `extract`'s, to their mean colours.
 
   uint8 `[B, S, S, 3]` to `[B, side * side * 3]` in [0, 1], over a grid of that side.
@@ -114,7 +120,7 @@ def make_pixels(task: Task, side: int) -> Callable[[jax.typing.ArrayLike], jax.A
 
   @jax.jit
   def mean_colors(images):
-    cropped = augment.center_crop(jnp.asarray(images), task.image_size)
+    cropped = augment.center_crop(jnp.asarray(images), view.image_size)
     return _grid(pixels.from_uint8(cropped), side).reshape(len(cropped), -1)
 
   return mean_colors
@@ -127,47 +133,43 @@ def of_examples(
   batch_size: int = 32,
   progress: Callable[[int], Any] | None = None,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-  """Returns features of all pictures that can be decoded, and the names of these.
+  """Returns features of all images that can be decoded, and their names.
 
   Args:
     function: uint8 `[B, S, S, 3]` to `[B, D]`.
-    examples: the pictures; what cannot be decoded is in `examples.skipped` afterwards.
-    batch_size: pictures a call.
-    progress: is told the number of pictures of each batch that is done.
+    examples: the images; those that cannot be decoded are added to `examples.skipped`.
+    batch_size: images a call.
+    progress: is called with the number of images of each batch.
 
   Returns:
     float32 `[N, D]`, and `N` names.
 
   Raises:
-    ValueError: no picture can be decoded.
+    ValueError: no image can be decoded.
   """
   batch_size = min(batch_size, len(examples))
-  found, count = np.empty((0, 0), np.float32), 0
-  for batch in data.validation_batches(examples, batch_size=batch_size):
-    good = batch["weight"] > 0
-    rows = np.asarray(function(batch["image"]))[good]
-    if not count:
-      found = np.empty((len(examples), rows.shape[1]), np.float32)
-    found[count : count + len(rows)] = rows
-    count += len(rows)
-    if progress:
-      progress(len(rows))
+  found = compare.over_batches(
+    lambda batch: {"features": function(batch["image"])},
+    data.validation_batches(examples, batch_size=batch_size),
+    len(examples),
+    progress,
+  )
   bad = examples.skipped
-  return found[:count], tuple(name for name in examples.names if name not in bad)
+  return found["features"], tuple(name for name in examples.names if name not in bad)
 
 
-def _init(generator: Generator, task: Task, key: jax.Array):
+def _init(generator: Generator, view: View, key: jax.Array):
   """Returns variables before the first step, and the layers' maps of one image."""
-  inputs = jnp.zeros((1, task.image_size, task.image_size, task.channels))
+  inputs = jnp.zeros((1, view.image_size, view.image_size, view.channels))
   variables = generator.init(key, inputs, keys=key[None])
   return variables, generator.apply(variables, inputs, keys=key[None], method="layers")
 
 
-def _inputs(task: Task, images: jax.typing.ArrayLike) -> jax.Array:
-  """Returns what the generator sees of uint8 images without holes."""
-  cropped = augment.center_crop(jnp.asarray(images), task.image_size)
+def _inputs(view: View, images: jax.typing.ArrayLike) -> jax.Array:
+  """Returns the generator's inputs for uint8 images without holes."""
+  cropped = augment.center_crop(jnp.asarray(images), view.image_size)
   whole = pixels.from_uint8(cropped)
-  return task.see(whole, jnp.zeros((*whole.shape[:3], 1))).inputs
+  return view.examples(whole, jnp.zeros((*whole.shape[:3], 1))).inputs
 
 
 def _pool(maps: jax.Array, pool: str) -> jax.Array:

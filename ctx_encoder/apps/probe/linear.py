@@ -1,7 +1,7 @@
-"""Linear probe: how well a linear function of features tells classes apart.
+"""Linear probe: how well a linear classifier of features separates classes.
 
-Multinomial logistic regression on standardised features, in float64, with the weight
-penalty that serves best on a part of the training examples.
+Multinomial logistic regression on standardised features, in float64. The weight penalty
+is chosen on a part of the training examples.
 """
 
 import dataclasses
@@ -12,13 +12,13 @@ import numpy as np
 from scipy import optimize, special
 
 PENALTIES = tuple(10.0**power for power in range(2, -5, -1))
-_HELD_OUT = 0.2  # share of the training examples that chooses among them
+_HELD_OUT = 0.2  # share of the training examples that the penalty is chosen on
 
 
 class Linear(NamedTuple):
   """A linear classifier of standardised features.
 
-  mean, scale: `[D]`, of the features that it was fitted to.
+  mean, scale: `[D]`, mean and standard deviation of the features it was fitted to.
   weights, bias: `[D, K]` and `[K]`.
   """
 
@@ -34,12 +34,12 @@ class Linear(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Probe:
-  """What a probe found.
+  """A fitted probe and its test results.
 
   Attributes:
     linear: the classifier.
     penalty: the one chosen, of `PENALTIES`.
-    correct: bool `[T]`, for each test example whether it was told right.
+    correct: bool `[T]`, whether each test example was classified correctly.
   """
 
   linear: Linear
@@ -55,17 +55,17 @@ def probe(
   seed: int = 0,
   penalties: Sequence[float] = PENALTIES,
 ) -> Probe:
-  """Fits a classifier to the training examples and asks it about the others.
+  """Fits a classifier to the training examples and tests it on the others.
 
   The penalty is the one with the lowest cross-entropy on a fifth of the training
-  examples, fitted to the rest; then all of them are fitted.
+  examples, fitted to the rest; with it the classifier is fitted to all of them.
 
   Args:
     features: `[N, D]`.
     labels: int `[N]` in [0, K), each class at least twice among the training examples.
-    test: bool `[N]`, which examples are for the test; see `stratified`.
-    seed: of that fifth.
-    penalties: those to choose from, descending.
+    test: bool `[N]`, True for the test examples; see `stratified`.
+    seed: of the choice of that fifth.
+    penalties: candidates, descending.
   """
   count = int(labels.max()) + 1
   train, known = features[~test], labels[~test]
@@ -74,8 +74,8 @@ def probe(
   errors = [cross_entropy(one.scores(train[held]), known[held]) for one in tried]
   penalty = penalties[int(np.argmin(errors))]
   (linear,) = fit(train, known, count, [penalty])
-  told = linear.scores(features[test]).argmax(axis=1)
-  return Probe(linear, penalty, told == labels[test])
+  predicted = linear.scores(features[test]).argmax(axis=1)
+  return Probe(linear, penalty, predicted == labels[test])
 
 
 def fit(
@@ -83,19 +83,19 @@ def fit(
 ) -> list[Linear]:
   """Returns for each penalty the classifier that minimises a convex loss, by L-BFGS.
 
-  mean_i cross_entropy(x_i W + b, y_i) + penalty / 2 * ||W||^2, x being the features at
-  mean 0 and standard deviation 1. Features that are all the same are left at 0.
+  mean_i cross_entropy(x_i W + b, y_i) + penalty / 2 * ||W||^2, where x are the features
+  with mean 0 and standard deviation 1; constant features become 0.
 
   Args:
     features: `[N, D]`.
     labels: int `[N]` in [0, count).
     count: number of classes, K.
-    penalties: each above 0, without which the minimum may be at infinity. Every fit
-      starts from the one before: they are fast in descending order.
+    penalties: each above 0, as at 0 the minimum may be at infinity. Every fit starts
+      from the one before, which is fastest in descending order.
   """
   exact = features.astype(np.float64)
   mean, scale = exact.mean(axis=0), exact.std(axis=0)
-  # A constant's deviation is that of rounding.
+  # The deviation of a constant feature is rounding error.
   scale = np.where(scale > 1e-9 * np.abs(mean), scale, np.inf)
   x, basis = (exact - mean) / scale, None
   if x.shape[1] > x.shape[0]:  # the minimum lies in the span of the examples
@@ -113,7 +113,7 @@ def fit(
 def _minimize(
   x: np.ndarray, labels: np.ndarray, count: int, penalty: float, start: np.ndarray
 ) -> np.ndarray:
-  """Returns where the loss of `fit` is least: weights and bias, `[(D + 1) * K]`."""
+  """Returns the minimum of the loss of `fit`: weights and bias, `[(D + 1) * K]`."""
   targets = np.eye(count)[labels]
 
   def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
@@ -136,7 +136,7 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-  """Chooses a share of each class at random, at least one example and not all of them.
+  """Chooses a share of each class at random: at least one example, and not all.
 
   Args:
     labels: int `[N]`, each class at least twice.
@@ -156,5 +156,5 @@ def stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
 
 
 def majority(labels: np.ndarray, test: np.ndarray) -> np.ndarray:
-  """Returns bool `[T]`: which test examples are of the main class in training."""
+  """Returns bool `[T]`: whether test examples have the most frequent training class."""
   return labels[test] == np.bincount(labels[~test]).argmax()

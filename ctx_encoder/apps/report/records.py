@@ -1,27 +1,25 @@
-"""What a page tells, before it is written down."""
+"""The content of a report, before it is rendered."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from ctx_encoder.evaluation.compare import Comparison
-from ctx_encoder.metrics.intervals import Interval
 
-HOLE = np.array([255, 0, 200], np.uint8)  # a colour that photographs hardly have
+HOLE = np.array([255, 0, 200], np.uint8)  # a colour that photographs rarely have
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:
-  """A picture with a hole, and what was made of it.
+  """A picture with a hole, and its completions.
 
   Attributes:
     name: the picture's.
     original: uint8 `[S, S, 3]`.
     hole: bool `[S, S]`.
     completed: {system: uint8 `[S, S, 3]`}.
-    psnr: {system: of the hole, dB}.
+    psnr: {system: PSNR of the hole, dB}.
   """
 
   name: str
@@ -41,8 +39,7 @@ class Kind:
 
   Attributes:
     name: of the kind.
-    comparison: what was measured of all systems.
-    summary: its means and intervals.
+    comparison: measurements of all systems.
     cases: the same pictures for every system.
     extremes: {run: (best cases, worst cases)}.
     holes: some of them, bool `[N, S, S]`.
@@ -50,14 +47,13 @@ class Kind:
 
   name: str
   comparison: Comparison
-  summary: dict[str, dict[str, Interval]]
   cases: list[Case]
   extremes: dict[str, tuple[list[Case], list[Case]]]
   holes: np.ndarray
 
 
 class Nearest(NamedTuple):
-  """How far completed holes are from the training patch that is nearest to each.
+  """Distances of completed holes to their nearest training patches.
 
   Attributes:
     distance: `[N]`, see `nearest.patch_distances`.
@@ -77,31 +73,31 @@ class Run:
     config: its configuration.
     facts: {what: in words}: folder, step, time, parameters.
     curves: {title: PNG}; empty where nothing was logged.
-    nearest: {whose holes: distances}; empty where the training pictures are gone.
-    histogram: PNG of the distances; empty where they are.
-    notes: sentences on what is missing, and what one must know.
+    nearest: {whose holes: distances}; empty without the training pictures.
+    distances: PNG of the distances; empty without them.
+    notes: sentences on what is missing, and on what limits the results.
   """
 
   name: str
-  config: ConfigDict
+  config: Any
   facts: dict[str, str]
   curves: dict[str, bytes]
   nearest: dict[str, Nearest]
-  histogram: bytes
+  distances: bytes
   notes: list[str]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Report:
-  """Runs of one image size, beside each other and beside the baselines.
+  """Runs of one image size, compared with each other and with the baselines.
 
   Attributes:
     runs: at least one.
-    baselines: names of the systems that have learnt nothing.
+    baselines: names of the systems that were not trained.
     kinds: of holes, at least one.
     shown: names of the systems whose pictures are shown.
     images: a sentence on the images.
-    side: pixels that pictures are shown with.
+    side: pixels that pictures are shown with at most.
     method: {what: in words}: seed, machine, versions.
   """
 

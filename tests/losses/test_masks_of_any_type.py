@@ -1,0 +1,87 @@
+"""Every function that takes a mask gives the same for float, bool and integer masks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ctx_encoder import losses, masks, metrics
+from ctx_encoder.masks import morphology
+
+DRAW = np.random.default_rng(0)
+COMPLETED, TARGETS = DRAW.random((2, 2, 12, 14, 3), np.float32)
+MASK = (DRAW.random((2, 12, 14, 1)) < 0.4).astype(np.float32)
+FEATURES = [{"a": DRAW.normal(size=(2, 6, 7, 4)).astype(np.float32)} for _ in range(2)]
+PATCHES = (DRAW.random((2, 5, 5, 1)) < 0.5).astype(np.float32)
+LOGITS = DRAW.normal(size=(2, *PATCHES.shape)).astype(np.float32)
+
+
+def of_images(function, **options):
+  return lambda mask: function(COMPLETED, TARGETS, mask, **options)
+
+
+# Functions of a mask that must be 0 or 1.
+MASKED = {
+  "l1": of_images(losses.masked_l1),
+  "l2": of_images(losses.masked_l2, per="image"),
+  "huber": of_images(losses.masked_huber),
+  "charbonnier": of_images(losses.masked_charbonnier, per="sum"),
+  "split": lambda mask: losses.split(losses.masked_l1, COMPLETED, TARGETS, mask),
+  "total variation": lambda mask: losses.total_variation(COMPLETED, mask),
+  "seam loss": of_images(losses.seam_loss),
+  "overlap": lambda mask: losses.overlap_weights(mask, 2),
+  "discounted": losses.discounted_weights,
+  "patches": lambda mask: losses.fake_patches(mask, [(4, 2, "SAME"), (3, 1, 0)]),
+  "feature matching": lambda mask: losses.feature_matching(*FEATURES, mask=mask),
+  "seam error": of_images(metrics.seam_error),
+  "grid": lambda mask: metrics.grid_energy(COMPLETED, mask, 2),
+}
+# Functions of regions, which may be weights, and of masks without a check.
+UNCHECKED = {
+  "metric l1": of_images(metrics.l1),
+  "metric l2": of_images(metrics.l2),
+  "psnr": of_images(metrics.psnr),
+  "by region": of_images(metrics.by_region),
+  "center patch": metrics.center_patch,
+  "ssim": of_images(metrics.ssim, window=5),
+  "ms-ssim": of_images(metrics.ms_ssim, window=3, weights=(0.5, 0.5)),
+  "dilate": lambda mask: morphology.dilate(mask, 1),
+  "ring": lambda mask: morphology.border_ring(mask, 2),
+  "distance": morphology.distance_to_known,
+  "masked image": lambda mask: masks.masked_image(COMPLETED, mask, 0.5),
+  "smooth fill": lambda mask: masks.smooth_fill(COMPLETED, mask),
+}
+
+
+@pytest.mark.parametrize("name", [*MASKED, *UNCHECKED])
+def test_masks_of_any_type_give_the_same(name):
+  function = (MASKED | UNCHECKED)[name]
+  expected = jax.tree.leaves(function(jnp.asarray(MASK)))
+  for dtype in (bool, np.int32, np.uint8, jnp.bfloat16):
+    for mask in (jnp.asarray(MASK, dtype), MASK.astype(dtype)):
+      found = jax.tree.leaves(function(mask))
+      for value, other in zip(found, expected, strict=True):
+        assert value.dtype == other.dtype == jnp.float32
+        np.testing.assert_array_equal(value, other)
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_masks_of_0_and_255_are_refused(name):
+  for mask in (255 * MASK.astype(np.uint8), 255 * jnp.asarray(MASK, jnp.int32)):
+    with pytest.raises(ValueError, match=r"1 in the hole and 0 else.* 255\."):
+      MASKED[name](mask)
+
+
+def test_labels_of_patches_may_be_of_any_type():
+  games = {
+    losses.bce_discriminator_loss: LOGITS,
+    losses.bce_generator_loss: LOGITS[:1],
+    losses.hinge_discriminator_loss: LOGITS,
+    losses.least_squares_generator_loss: LOGITS[:1],
+  }
+  for loss, logits in games.items():
+    expected = loss(*logits, fake=PATCHES)
+    for dtype in (bool, np.int32, np.uint8, jnp.bfloat16):
+      found = loss(*logits, fake=jnp.asarray(PATCHES, dtype))
+      assert found.dtype == jnp.float32
+      np.testing.assert_array_equal(found, expected)
