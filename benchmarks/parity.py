@@ -6,7 +6,7 @@ Stock layers are trained, and our step is made from each of their states. Prints
 relative differences of losses, the hole's PSNR and gradient norms; the exit code is 1
 if losses differ by more than --limit. (A gradient norm may differ by more where
 rounding pushes an activation across 0.) Then both train independently, and so do stock
-layers with XLA's default options: Adam amplifies rounding, and the last column shows how
+layers with XLA's default options: Adam amplifies rounding; the last column shows how
 much of the differences that explains.
 """
 
