@@ -121,14 +121,7 @@ def _train(run: Run, images: data.Data, place: Place) -> Outcome:
   feed.on_device(config, images.train)
   epoch_steps = len(images.train) // config.batch_size
   total_steps = config.num_steps or config.num_epochs * epoch_steps
-  # A resumed run keeps its mean colour even if the images have changed.
-  if place.resumed:
-    extra = checkpoints.read_extra()
-  else:
-    mean = config.masks.fill == "mean"  # it may cost decoding images
-    extra = {"mean_color": images.train.mean_color() if mean else list(assembly.GREY)}
-  if config.masks.fill == "mean":
-    run = _with_mean_color(run, extra["mean_color"])
+  run, extra = _with_mean_color(run, images, place)
   optimizers = run.optimizers(run.generator, total_steps)
   mesh = distributed.data_mesh()
   state, restore = _initial_state(run, optimizers, mesh, place)
@@ -230,10 +223,24 @@ def _ended(loop: Loop, state: TrainState, reason: str, restore: Any) -> Outcome:
   return Outcome(step, total, reason, loop.finish(at_best))
 
 
-def _with_mean_color(run: Run, mean_color) -> Run:
-  view = assembly.view(run.config, mean_color)
-  objective = dataclasses.replace(run.objective, view=view)
-  return dataclasses.replace(run, objective=objective)
+def _with_mean_color(
+  run: Run, images: data.Data, place: Place
+) -> tuple[Run, dict[str, Any]]:
+  """Returns the run with the images' mean colour, and what is saved of it.
+
+  A resumed run keeps its mean colour even if the images have changed.
+  """
+  if place.resumed:
+    extra = place.checkpoints.read_extra()
+  elif run.config.masks.fill == "mean":
+    extra = {"mean_color": images.train.mean_color()}
+  else:
+    extra = {"mean_color": list(assembly.GREY)}  # without decoding images
+  if run.config.masks.fill == "mean":
+    view = assembly.view(run.config, extra["mean_color"])
+    objective = dataclasses.replace(run.objective, view=view)
+    run = dataclasses.replace(run, objective=objective)
+  return run, extra
 
 
 def _replicated_key(seed: int, mesh: Mesh) -> jax.Array:
