@@ -170,7 +170,7 @@ FRAMEWORKS |= {"ml_collections", "absl", "PIL", "tqdm"}
   [
     ("import ctx_encoder", set()),
     ("import ctx_encoder.apps.cli", set()),
-    ("import ctx_encoder.training.history", set()),
+    ("import ctx_encoder.training.history", {"PIL"}),
     ("from ctx_encoder import losses", {"jax"}),
     ("from ctx_encoder import masks, metrics, pixels", {"jax"}),
     ("from ctx_encoder import config", set()),

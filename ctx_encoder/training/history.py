@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ctx_encoder.data import files
+
 
 class History:
   """Metrics by step, on disk and in memory.
@@ -32,9 +34,7 @@ class History:
     self._file = self._writer = None
     if not write:
       return
-    new = self.path.with_suffix(".new")
-    new.write_text("".join(map(_encode, self.lines)))
-    new.replace(self.path)
+    files.write(self.path, "".join(map(_encode, self.lines)))
     self._file = self.path.open("a")
     self._writer = _tensorboard_writer(workdir) if tensorboard else None
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import jax
 
+from ctx_encoder.data import files
+
 PyTree = Any
 Record = dict[str, Any]
 
@@ -52,9 +54,9 @@ def file_checksums(folder: pathlib.Path) -> dict[str, int]:
 
 def write(folder: pathlib.Path, record: Record) -> None:
   """Writes the record with its own checksum, atomically."""
-  new = folder / f"{_NAME}.new"
-  new.write_text(json.dumps(record | {"crc32": _checksum(record)}, indent=1))
-  new.replace(folder / _NAME)
+  files.write(
+    folder / _NAME, json.dumps(record | {"crc32": _checksum(record)}, indent=1)
+  )
 
 
 def read(folder: pathlib.Path) -> Record:
