@@ -14,7 +14,7 @@ from ctx_encoder.config.overrides import (
   read,
   to_dict,
 )
-from ctx_encoder.config.presets import PAINTINGS, UNET, variant
+from ctx_encoder.config.presets import LANDSCAPE, PAINTINGS, UNET, variant
 from ctx_encoder.config.rules import validate
 from ctx_encoder.config.schema import (
   FIELDS,
@@ -27,6 +27,7 @@ from ctx_encoder.config.schema import (
 
 __all__ = [
   "FIELDS",
+  "LANDSCAPE",
   "MASK_KINDS",
   "PAINTINGS",
   "UNET",

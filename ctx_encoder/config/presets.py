@@ -28,6 +28,17 @@ UNET = {
   "augment.flip_horizontal": 0.5,
 }
 
+# A fully convolutional generator with attention, for texture; see `models.landscape`.
+LANDSCAPE = {
+  "model.generator": "landscape",
+  "model.mask_channel": True,
+  "model.predict": "residual",
+  "masks.fill": "smooth",
+  "masks.kind": "combined",
+  "masks.probabilities.brush": 1.0,
+  "augment.flip_horizontal": 0.5,
+}
+
 _SMALL = {
   "discriminator.width": 0.25,
   "optimizer.learning_rate": 2e-4,

@@ -8,7 +8,7 @@ from typing import Any
 
 from ctx_encoder.config.fields import Field, unknown
 from ctx_encoder.config.overrides import flatten
-from ctx_encoder.config.schema import FIELDS, Config
+from ctx_encoder.config.schema import FIELDS, Config, Model
 
 _Rules = Iterator[tuple[Any, str]]
 
@@ -96,7 +96,7 @@ def _data_rules(config: Config) -> _Rules:
   data = config.data
   size = data.image_size
   yield (
-    size & (size - 1),
+    size & (size - 1) and config.model.generator != "landscape",
     f"'data.image_size' must be a power of two, not {size};"
     f" nearest: {2 ** round(math.log2(size))}",
   )
@@ -145,6 +145,7 @@ _ENCODER_SIDES = {"alexnet": 63, "vgg16": 32}
 
 def _model_rules(config: Config) -> _Rules:
   model, size = config.model, config.data.image_size
+  yield from _landscape_rules(config)
   patch = model.predict == "patch"
   own = model.encoder == "auto"
   yield (
@@ -186,6 +187,24 @@ def _model_rules(config: Config) -> _Rules:
     f"'model.predict=patch' predicts {size // 2} pixels a side, and hole and overlap"
     f" take {predicted:g}; lower 'masks.center_fraction' or 'reconstruction.overlap'",
   )
+
+
+def _landscape_rules(config: Config) -> _Rules:
+  model, size = config.model, config.data.image_size
+  if model.generator != "landscape":
+    return
+  yield (
+    size % 8,
+    f"'model.generator=landscape' needs a multiple of 8 pixels, not {size}",
+  )
+  needed = {"predict": "residual", "mask_channel": True}
+  needed |= {name: getattr(Model, name) for name in ("encoder", "bottleneck", "depth")}
+  needed |= {name: getattr(Model, name) for name in ("skips", "noise_dim", "dropout")}
+  for name, value in needed.items():
+    yield (
+      getattr(model, name) != value,
+      f"'model.generator=landscape' needs 'model.{name}={value}'",
+    )
 
 
 def _loss_rules(config: Config) -> _Rules:

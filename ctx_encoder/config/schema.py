@@ -16,8 +16,8 @@ class Model(Section):
 
   generator: str = field(
     "photos",
-    "the report's AlexNet-like or DCGAN-like network",
-    choices=("photos", "monet"),
+    "photos (AlexNet-like) and monet (DCGAN-like) of the report, or landscape",
+    choices=("photos", "monet", "landscape"),
   )
   encoder: str = field(
     "auto",

@@ -1,10 +1,12 @@
 """The networks, as Flax modules.
 
-`photos` and `monet` return generators; `PatchGAN` is the discriminator.
-`fold_batch_norm` prepares a generator for inference. `VGG`, `AlexNet`, `SqueezeNet` and
-`multi_scale_features` give features of images, `make_lpips` a perceptual distance.
+`photos` and `monet` return generators, `Landscape` is one; `PatchGAN` is the
+discriminator. `fold_batch_norm` prepares a generator for inference. `VGG`, `AlexNet`,
+`SqueezeNet` and `multi_scale_features` give features of images, `make_lpips` a perceptual
+distance.
 
-encoder, bottleneck, decoder, generator: the generators' parts and tables.
+encoder, bottleneck, decoder, generator: the report's generators and their tables.
+landscape: a fully convolutional generator beyond the report.
 patchgan: the discriminator.
 layers: the layers that all of these share.
 folding: BatchNorm folded into other layers.
@@ -24,6 +26,7 @@ from ctx_encoder.models.feature_nets import (
 )
 from ctx_encoder.models.folding import fold_batch_norm
 from ctx_encoder.models.generator import GENERATORS, Generator, monet, photos
+from ctx_encoder.models.landscape import Landscape
 from ctx_encoder.models.layers import Settings, Stage
 from ctx_encoder.models.patchgan import PatchGAN, probabilities, receptive_field
 
@@ -32,6 +35,7 @@ __all__ = [
   "VGG",
   "AlexNet",
   "Generator",
+  "Landscape",
   "PatchGAN",
   "Settings",
   "SqueezeNet",

@@ -15,7 +15,7 @@ from ctx_encoder.data.silhouettes import region_silhouettes
 from ctx_encoder.models import (
   GENERATORS,
   VGG,
-  Generator,
+  Landscape,
   PatchGAN,
   Settings,
   feature_function,
@@ -58,9 +58,11 @@ def run(config: Config, *, mean_color: Sequence[float] = GREY) -> Run:
   )
 
 
-def generator(config: Config) -> Generator:
-  """Returns the generator that a configuration describes."""
+def generator(config: Config) -> Any:
+  """Returns the generator that a configuration describes, a Flax module."""
   model, size = config.model, config.data.image_size
+  if model.generator == "landscape":
+    return Landscape.of_width(model.width, jnp.dtype(model.dtype))
   settings = Settings(
     width=model.width,
     dropout=model.dropout,
