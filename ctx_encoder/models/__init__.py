@@ -2,8 +2,8 @@
 
 `photos` and `monet` return generators, `Landscape` is one; `PatchGAN` is the
 discriminator. `fold_batch_norm` prepares a generator for inference. `VGG`, `AlexNet`,
-`SqueezeNet` and `multi_scale_features` give features of images, `make_lpips` a perceptual
-distance.
+`SqueezeNet` and `multi_scale_features` give features of images, `make_lpips` a
+perceptual distance.
 
 encoder, bottleneck, decoder, generator: the report's generators and their tables.
 landscape: a fully convolutional generator beyond the report.
