@@ -5,9 +5,9 @@
 Stock layers are trained, and our step is made from each of their states. Prints the
 relative differences of losses, the hole's PSNR and gradient norms; the exit code is 1
 if losses differ by more than --limit. (A gradient norm may differ by more where
-rounding pushes an activation across 0.) Then both train independently, and so do stock layers
-with XLA's default options: Adam amplifies rounding, and the last column shows how much
-of the differences that explains.
+rounding pushes an activation across 0.) Then both train independently, and so do stock
+layers with XLA's default options: Adam amplifies rounding, and the last column shows
+how much of the differences that explains.
 """
 
 import sys
