@@ -20,7 +20,7 @@ FLOORS = """
   masks                  : jax numpy
   data                   : numpy PIL tensorflow tensorflow_datasets google tqdm
   models                 : jax flax numpy h5py safetensors
-  losses                 : jax numpy
+  losses                 : jax
   metrics                : jax numpy scipy
   evaluation             : jax numpy PIL cv2 skimage matplotlib
   training               : jax flax numpy optax orbax ml_collections tensorboard tqdm

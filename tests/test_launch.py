@@ -218,7 +218,7 @@ def test_launch_trains_and_resumes(photographs, tmp_path):
   assert "Traceback" not in ended.stderr
   workdir = tmp_path / "runs" / "photos_center"
   assert "17 training and 3 validation images" in ended.stdout
-  assert "over the hole" in ended.stdout
+  assert "PSNR hole (dB)" in ended.stdout
   assert f"are in {workdir}." in ended.stdout
   for file in ("results.json", "curves.png", "metrics.jsonl"):
     assert (workdir / file).exists()

@@ -20,7 +20,7 @@ class Metric:
   unit: str = ""
   factor: float = 1
   digits: int = 2
-  higher_is_better: bool | None = False
+  higher_is_better: bool | None = None
   meaning: str = ""
 
   @property
@@ -62,14 +62,27 @@ METRICS = {
   "seam": Metric(
     "Seam", "%", 100, 2, False, "error of the colour steps across the hole's border"
   ),
-  "grid_2": Metric("Grid 2", meaning="energy of a grid of period 2, 1 = no grid"),
-  "grid_4": Metric("Grid 4", meaning="energy of a grid of period 4, 1 = no grid"),
-  "grid_8": Metric("Grid 8", meaning="energy of a grid of period 8, 1 = no grid"),
+  "grid_2": Metric(
+    "Grid 2",
+    higher_is_better=False,
+    meaning="energy of a grid of period 2, 1 = no grid",
+  ),
+  "grid_4": Metric(
+    "Grid 4",
+    higher_is_better=False,
+    meaning="energy of a grid of period 4, 1 = no grid",
+  ),
+  "grid_8": Metric(
+    "Grid 8",
+    higher_is_better=False,
+    meaning="energy of a grid of period 8, 1 = no grid",
+  ),
   "lpips": Metric(
     "LPIPS", "", 1, 3, False, "distance of the full pictures in a network's features"
   ),
   "fid": Metric(
     "FID",
+    higher_is_better=False,
     meaning="Fréchet distance of the completed pictures from the originals, as sets, in"
     " a network's features; smaller sets give higher values",
   ),
@@ -77,6 +90,7 @@ METRICS = {
     "KID",
     "x 1000",
     1000,
+    higher_is_better=False,
     meaning="kernel distance of the completed pictures from the originals, as sets, in"
     " a network's features",
   ),

@@ -74,6 +74,7 @@ def train(config: Config, workdir: str | Path, *, say: Say = print) -> Outcome:
   """
   with _opened(config, workdir, say) as place:
     images = feed.load_images(config, place.say)
+    feed.on_device(config, images.train)  # refuses a placement that cannot be
     return _train(assembly.run(config), images, place)
 
 
@@ -92,6 +93,7 @@ def fit(
   """
   with _opened(run.config, workdir, say) as place:
     data.check_batch_size(len(images.train), run.config.batch_size)
+    feed.on_device(run.config, images.train)
     return _train(run, images, place)
 
 
@@ -118,7 +120,6 @@ def _opened(config: Config, workdir: str | Path, say: Say) -> Iterator[Place]:
 
 def _train(run: Run, images: data.Data, place: Place) -> Outcome:
   config, checkpoints = run.config, place.checkpoints
-  feed.on_device(config, images.train)
   epoch_steps = len(images.train) // config.batch_size
   total_steps = config.num_steps or config.num_epochs * epoch_steps
   run, extra = _with_mean_color(run, images, place)

@@ -158,21 +158,21 @@ def test_the_split_of_a_tfds_set(workdir, monkeypatch):
   options.path, options.split, options.data_dir = "monet", "trainB", "sets"
   read = {}
 
-  def load(**arguments):
-    read.update(arguments)
+  def load(settings, *, everything):
+    read.update(vars(settings) | {"everything": everything})
     raise ValueError("stop")
 
   monkeypatch.setattr(data, "load", load)
   for images, expected in [
-    (runs.Images(), ("monet", "trainB", "sets", 0.3)),
-    (runs.Images("monet"), ("monet", "trainB", "sets", 0.3)),
-    (runs.Images("monet", "testB"), ("monet", "testB", "sets", 0.0)),
-    (runs.Images("cifar10"), ("cifar10", "train", "sets", 0.0)),
-    (runs.Images("cifar10", "test", "mine"), ("cifar10", "test", "mine", 0.0)),
+    (runs.Images(), ("monet", "trainB", "sets", False)),
+    (runs.Images("monet"), ("monet", "trainB", "sets", False)),
+    (runs.Images("monet", "testB"), ("monet", "testB", "sets", True)),
+    (runs.Images("cifar10"), ("cifar10", "train", "sets", True)),
+    (runs.Images("cifar10", "test", "mine"), ("cifar10", "test", "mine", True)),
   ]:
     with pytest.raises(ValueError, match="stop"):
       runs.open_images(model, images)
-    names = ("path", "split", "data_dir", "validation_fraction")
+    names = ("path", "split", "data_dir", "everything")
     assert tuple(read[name] for name in names) == expected
 
 
@@ -189,7 +189,7 @@ def of_embedded():
 
 
 def test_all_embedded_photographs_are_both_their_parts(of_embedded):
-  own = data.load(image_size=tiny.SIZE)
+  own = data.load(of_embedded.config.data)
   parts = own.train, own.validation
   examples, about = runs.open_images(of_embedded, runs.Images(everything=True))
   assert len(examples) == sum(map(len, parts))

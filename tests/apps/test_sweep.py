@@ -61,7 +61,7 @@ def test_a_wrong_grid_is_an_error_before_anything_starts(config, tmp_path, capsy
   for rest, message in [
     (["--grid", "model.widht=1,2"], "no field 'model.widht'; nearest: model.width"),
     (["--grid", "model.width"], "is not FIELD=VALUE"),
-    (["--grid", "model.width=wide"], "model.width cannot be 'wide'"),
+    (["--grid", "model.width=wide"], "'model.width' must be float, not 'wide'"),
     (["--grid", "model.width=0.5,100"], "must be within"),
     (["--grid", "model.width=1", "--set", "model.width=2"], "a field twice"),
     (["--seeds", "1", "1"], "one twice"),

@@ -192,7 +192,7 @@ def measures(monkeypatch):
   """Metrics in the "features" of a network that returns the image."""
   network = jax.tree_util.Partial(lambda images: {"relu5": images})
   monkeypatch.setattr(perceptual.weights, "load", lambda path: {})
-  monkeypatch.setattr(perceptual.vgg, "feature_function", lambda *args: network)
+  monkeypatch.setattr(perceptual.models, "feature_function", lambda *args: network)
   return perceptual.Perceptual("alex", "unused.npz")
 
 

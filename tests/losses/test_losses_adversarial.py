@@ -1,7 +1,6 @@
 """Adversarial losses against Optax, PyTorch and NumPy in float64."""
 
 import functools
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +8,10 @@ import numpy as np
 import optax
 import pytest
 from jax.test_util import check_grads
+from stock import stock_layers
 
 from ctx_encoder import losses
 from ctx_encoder.models import patchgan
-from ctx_encoder.models.ops import conv
 
 LOGITS = np.random.default_rng(1).normal(0, 4, (2, 3, 5, 5, 1)).astype(np.float32)
 
@@ -356,7 +355,7 @@ def test_penalties_have_the_gradients_of_stock_layers():
     return losses.r1_penalty(lambda x: discriminator.apply(full, x), images).sum()
 
   found = jax.jit(jax.grad(penalty))(variables["params"])
-  with mock.patch.object(conv, "_by_platform", lambda fast, stock: stock):
+  with stock_layers():
     expected = jax.jit(lambda params: jax.grad(penalty)(params))(variables["params"])
   kernel = expected["stage1"]["conv"]["kernel"]
   assert jnp.abs(kernel).max() > 1e-3

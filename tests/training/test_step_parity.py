@@ -3,16 +3,14 @@
 Each has tests of its own; here XLA compiles them together with what surrounds them.
 """
 
-from unittest import mock
-
 import jax
 import numpy as np
 import pytest
 import recorders
 import tiny
+from stock import stock_layers
 
 from ctx_encoder import config, xla
-from ctx_encoder.models.ops import conv
 from ctx_encoder.training import assembly
 
 
@@ -37,7 +35,7 @@ def gradients(generator):
 @pytest.mark.parametrize("generator", ["photos", "monet"])
 def test_gradients_of_a_step(generator):
   ours, losses = gradients(generator)
-  with mock.patch.object(conv, "_by_platform", lambda fast, stock: stock):
+  with stock_layers():
     stock, expected = gradients(generator)
   for name, loss in losses.items():
     np.testing.assert_allclose(loss, expected[name], rtol=1e-5, err_msg=name)

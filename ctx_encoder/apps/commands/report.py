@@ -104,7 +104,8 @@ def images(plan: runs.Plan) -> str:
   size, first = plan.examples.image_size, next(iter(plan.models.values()))
   sentence = f"Completed at {size}x{size} pixels: {plan.about_images}."
   asked = plan.request.images
-  if asked.everything and runs.is_own(asked, first.config.data):
+  _, own = runs.settings_of(first, asked)
+  if asked.everything and own:
     sentence += " Some of them are training pictures of the runs."
   return sentence
 

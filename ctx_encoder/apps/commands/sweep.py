@@ -216,13 +216,13 @@ def _cell_file(folder: Path) -> Path:
 def _train_cell(path: str) -> None:
   """Trains the run that a file describes; the work of the run's own process."""
   from ctx_encoder import xla
-  from ctx_encoder.training import run as training
+  from ctx_encoder.training import trainer
 
   cell = json.loads(Path(path).read_text())
   xla.cache_in(cell["cache"])
   try:
-    training.train(configuration.from_saved(cell["config"]), cell["workdir"])
-  except (ValueError, OSError, training.NonFiniteError) as error:
+    trainer.train(configuration.from_saved(cell["config"]), cell["workdir"])
+  except (ValueError, OSError, trainer.NonFiniteError) as error:
     sys.exit(str(error))
 
 

@@ -112,7 +112,7 @@ def run(plan: Plan, name: str, training: np.ndarray | str) -> Run:
   if config.model.predict == "patch":
     notes.append("It predicts only the centre half: holes elsewhere stay grey.")
   first = next(iter(plan.models.values())).config.data
-  if any(config.data[field] != first[field] for field in _SPLIT):
+  if any(getattr(config.data, name) != getattr(first, name) for name in _SPLIT):
     notes.append(
       "Its data settings differ from those of the first run: some of the pictures here"
       " may have been among its training pictures."
