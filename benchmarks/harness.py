@@ -1,6 +1,7 @@
 """Shared by the benchmarks: interleaved timing, the machine, tables and JSON."""
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -19,7 +20,7 @@ xla.use_huge_pages()  # as launch.py does; before anything slow is imported
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 
-from ctx_encoder.models.ops import conv  # noqa: E402
+from ctx_encoder.models.ops import conv, pool  # noqa: E402
 
 GEMM_SIDE = 3072
 
@@ -69,9 +70,19 @@ def ratio(seconds: Mapping[str, Sequence[float]], name: str, to: str) -> float:
   return statistics.median(own / other for own, other in pairs)
 
 
+@contextlib.contextmanager
 def stock_layers():
-  """Returns a context in which tracing takes `lax`'s convolutions and pooling."""
-  return mock.patch.object(conv, "_by_platform", lambda fast, stock: stock)
+  """Within it, tracing uses `lax`'s convolutions and pooling."""
+
+  def choose(fast, stock):
+    del fast
+    return stock
+
+  with (
+    mock.patch.object(conv, "by_platform", choose),
+    mock.patch.object(pool, "by_platform", choose),
+  ):
+    yield
 
 
 def gemm() -> Step:

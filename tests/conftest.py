@@ -61,3 +61,10 @@ def photographs(tmp_path_factory):
   folder = tmp_path_factory.mktemp("photographs")
   pictures.fill_folder(folder, 20, side=16)
   return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_caches():
+  """Frees compiled functions after each file: all together they take gigabytes."""
+  yield
+  jax.clear_caches()

@@ -23,7 +23,7 @@ FLOORS = """
   losses                 : jax
   metrics                : jax numpy scipy
   evaluation             : jax numpy PIL cv2 skimage matplotlib
-  training               : jax flax numpy optax orbax ml_collections tensorboard tqdm
+  training               : jax flax numpy optax orbax tensorboard tqdm
   inpaint                : jax numpy PIL scipy tensorflow
   apps                   : jax numpy scipy optax PIL jinja2 markupsafe tqdm
                            fastapi pydantic starlette uvicorn

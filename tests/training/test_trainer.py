@@ -107,7 +107,7 @@ def terminate(state, metrics):
 
 
 def no_run(*args, **kwargs):
-  raise AssertionError("A run is assembled.")
+  raise AssertionError("A run is started.")
 
 
 def no_steps(step):
@@ -483,7 +483,7 @@ def test_invalid_runs_are_refused_before_anything_is_built(
   make_config, tmp_path, monkeypatch
 ):
   (tmp_path / "empty").mkdir()
-  monkeypatch.setattr(assembly, "run", no_run)
+  monkeypatch.setattr(trainer, "_train", no_run)
   for changes, error, words in INVALID:
     changes = {
       name: value.format(folder=tmp_path) if isinstance(value, str) else value
