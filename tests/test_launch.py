@@ -56,7 +56,14 @@ def cut_down(config):
   return config
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+# Of each kind of network and loss one without --slow.
+FAST = {"quickstart", "monet_combined", "pathak_code"}
+
+
+@pytest.mark.parametrize(
+  "name",
+  [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in CONFIGS],
+)
 def test_every_configuration_trains(name, photographs, tmp_path, monkeypatch):
   monkeypatch.setattr(figures, "curves", lambda *args, **kwargs: None)  # a second each
   config = cut_down(get_config(name))

@@ -61,7 +61,11 @@ def make_config(**changes):
 
 @pytest.mark.parametrize(
   ("name", "naming"),
-  [("vgg16", "torchvision"), ("vgg16", "keras"), ("alexnet", "torchvision")],
+  [
+    pytest.param("vgg16", "torchvision", marks=pytest.mark.slow),
+    ("vgg16", "keras"),
+    ("alexnet", "torchvision"),
+  ],
 )
 def test_codes_equal_the_published_networks_features(name, naming):
   side, weights = SIDES[name], random_weights(name, naming)

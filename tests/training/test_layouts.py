@@ -71,7 +71,9 @@ def made(tmp_path_factory, compilation_cache):
   return arrays
 
 
-@pytest.mark.parametrize("layout", ["jit", "sharded", "pmap"])
+@pytest.mark.parametrize(
+  "layout", [pytest.param("jit", marks=pytest.mark.slow), "sharded", "pmap"]
+)
 def test_eight_devices_equal_one(made, layout):
   one, eight = made("one"), made(layout)
   assert one.keys() == eight.keys()

@@ -60,6 +60,7 @@ def test_a_path_of_no_parameter_is_named():
     restricted.init(tree(0))
 
 
+@pytest.mark.slow
 def test_reached_taps_are_those_with_a_gradient():
   for kernel, stride, side in itertools.product((1, 2, 3, 4, 5, 11), (1, 2), (1, 2, 3)):
 

@@ -32,6 +32,7 @@ def gradients(generator):
   return jax.tree.map(lambda old, new: np.asarray(old - new), *networks), measured
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("generator", ["photos", "monet"])
 def test_gradients_of_a_step(generator):
   ours, losses = gradients(generator)

@@ -21,7 +21,7 @@ from PIL import Image
 
 from ctx_encoder import data
 from ctx_encoder.evaluation import compare, figures
-from ctx_encoder.training import assembly, feed, history, loop, trainer
+from ctx_encoder.training import feed, history, loop, trainer
 from ctx_encoder.training.checkpoint import Checkpoints
 
 STEPS = 8
