@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from ctx_encoder.inpaint import blending, pictures, plan, regions, tiles
+from ctx_encoder.inpaint import blending, pictures, plan, regions, shipped, tiles
 from ctx_encoder.training import trained
 from ctx_encoder.training.inference import make_complete
 
@@ -19,6 +19,7 @@ _BATCH_SIZES = (1, 4, 16)
 class Inpainter:
   """Fills holes: `completed = inpainter(image, mask)`.
 
+      inpainter = Inpainter.shipped()                      # trained on landscapes
       inpainter = Inpainter.from_workdir("runs/quickstart")
       completed = inpainter(image, mask)                   # uint8 [H, W, 3], [H, W]
       completed = inpainter(images, masks, blend="none")  # lists
@@ -49,6 +50,15 @@ class Inpainter:
     self.image_size = image_size
     self._complete = complete
     self._reach = reach
+
+  @classmethod
+  def shipped(cls, image_size: int = 128) -> "Inpainter":
+    """Loads the network that comes with the package, see `shipped.card`.
+
+    Args:
+      image_size: side of its input, a multiple of 8; holes are scaled to it.
+    """
+    return cls(shipped.complete(image_size), image_size, name=shipped.NAME)
 
   @classmethod
   def from_workdir(

@@ -3,7 +3,7 @@
 Open a picture, paint over the part to replace, press the button. The page loads nothing
 from other servers, and pictures stay on this machine.
 
-    ctx-encoder demo --workdir runs/quickstart
+    ctx-encoder demo
     ctx-encoder demo --workdir runs/photos_block --host 0.0.0.0 --port 8000
 
 With --host 0.0.0.0 the page can be opened from every device that reaches this machine,
@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   add = parser.add_argument
   add(
     "--workdir",
-    default="runs/quickstart",
-    help="folder of the run, as written by launch.py (default: runs/quickstart)",
+    help="folder of a run, as written by launch.py (default: the package's own,"
+    " trained on landscapes)",
   )
   add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
   add("--port", type=int, default=7860, help="0 = any free port (default: 7860)")
@@ -61,8 +61,11 @@ def run(args: argparse.Namespace) -> int:
   """Serves until Ctrl-C; returns 0."""
   limits = _limits(args)
   with demo.bind(args.host, args.port) as bound:
-    xla.cache_in(Path(args.workdir) / "cache")
-    inpainter = _inpainter(args.workdir)
+    if args.workdir:
+      xla.cache_in(Path(args.workdir) / "cache")
+      inpainter = _inpainter(args.workdir)
+    else:
+      inpainter = Inpainter.shipped()
     _warm_up(inpainter)
     demo.serve(inpainter, bound, limits, ready=lambda: _announce(args, bound))
   return 0
@@ -116,6 +119,7 @@ def _warm_up(inpainter: Inpainter) -> None:
 
 def _announce(args: argparse.Namespace, bound) -> None:
   address = server.url(bound)
-  print(f"{args.workdir} fills holes at {address}  (Ctrl-C stops it)", flush=True)
+  name = args.workdir or "The network of the package"
+  print(f"{name} fills holes at {address}  (Ctrl-C stops it)", flush=True)
   if not args.no_browser:
     server.open_browser(address)

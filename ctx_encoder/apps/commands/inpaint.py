@@ -3,7 +3,7 @@
 The mask is a picture of the same size in which bright pixels are the hole. Instead, the
 hole may be painted into the picture itself in one colour:
 
-    ctx-encoder inpaint --workdir runs/quickstart --image photo.jpg --mask mask.png \\
+    ctx-encoder inpaint --image photo.jpg --mask mask.png \\
         --output completed.png
     ctx-encoder inpaint --workdir runs/quickstart --image photo.png \\
         --hole-color white --output completed.png --grid
@@ -44,7 +44,11 @@ _OPTIONS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds this command's arguments."""
   add = parser.add_argument
-  add("--workdir", required=True, help="folder of the run, as written by launch.py")
+  add(
+    "--workdir",
+    help="folder of a run, as written by launch.py (default: the package's own,"
+    " trained on landscapes)",
+  )
   add(
     "--image",
     nargs="+",
@@ -127,8 +131,13 @@ def run(args: argparse.Namespace) -> int:
   """
   color = _color(args)
   jobs = _jobs(args)
-  xla.cache_in(Path(args.workdir) / "cache")
-  inpainter = inpaint.Inpainter.from_workdir(args.workdir, step=args.step)
+  if args.workdir:
+    xla.cache_in(Path(args.workdir) / "cache")
+    inpainter = inpaint.Inpainter.from_workdir(args.workdir, step=args.step)
+  elif args.step is not None:
+    raise ValueError("--step names a checkpoint of a run: it needs --workdir.")
+  else:
+    inpainter = inpaint.Inpainter.shipped()
   failed = 0
   bar = tqdm(jobs, unit="picture", disable=len(jobs) == 1)
   for picture, mask, output in bar:
