@@ -205,7 +205,7 @@ def evaluation_settings(
   own = same_path and split in (None, settings.split)
   if not same_path:
     found.source = "folder" if not path else "auto"
-    found.path = path
+    found.path = path or ""
     found.split = "train"
   if not own:
     found.max_images = 0

@@ -6,6 +6,7 @@ layers are named 0, 1, ...; with `features=` the arguments are images instead.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -163,7 +164,7 @@ def feature_matching(
   return _weighted(distance, outputs, weights)
 
 
-def _layers(features: Features) -> Mapping[str, jax.Array]:
+def _layers(features: Features) -> Mapping[Any, jax.Array]:
   """Returns features as a mapping; layers of a sequence are named by position."""
   if isinstance(features, Mapping):
     return features

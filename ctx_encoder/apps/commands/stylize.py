@@ -37,7 +37,6 @@ import jax
 import numpy as np
 from PIL import Image
 
-from ctx_encoder import losses
 from ctx_encoder.apps.stylize import stylize
 from ctx_encoder.data import decode, files, sources, split
 from ctx_encoder.models import VGG, feature_function
@@ -181,7 +180,7 @@ def _open(name: str, args: argparse.Namespace, output: pathlib.Path) -> sources.
 
 def _features_and_recipe(
   args: argparse.Namespace,
-) -> tuple[losses.FeatureFunction, stylize.Recipe]:
+) -> tuple[stylize.Features, stylize.Recipe]:
   """Returns the feature function, and the recipe with its layers."""
   names = ("style_weight", "content_weight", "tv_weight", "steps", "keep_colors")
   recipe = stylize.Recipe(**{name: getattr(args, name) for name in names})

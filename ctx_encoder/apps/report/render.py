@@ -54,7 +54,9 @@ def page(report: Report) -> str:
   )
   environment.filters["picture"] = picture
   environment.filters["embedded"] = embedded
-  source = resources.files(__package__).joinpath("page.html").read_text("utf-8")
+  source = (
+    resources.files("ctx_encoder.apps.report").joinpath("page.html").read_text("utf-8")
+  )
   runs = report.runs
   about = f"{len(runs)} runs" if len(runs) > 1 else runs[0].name
   return environment.from_string(source).render(

@@ -20,6 +20,7 @@ import numpy as np
 from ctx_encoder import losses, pixels, xla
 from ctx_encoder.apps.stylize import lbfgs
 
+Features = Callable[[jax.Array], Mapping[str, jax.Array]]
 Stylize = Callable[[jax.typing.ArrayLike, jax.typing.ArrayLike], np.ndarray]
 
 _PIXEL_SCALE = 0.1  # unit of pixel differences in the content term, in [0, 1]
@@ -63,7 +64,7 @@ class Targets(NamedTuple):
   photographs: jax.Array
 
 
-def make_stylize(features: losses.FeatureFunction, recipe: Recipe) -> Stylize:
+def make_stylize(features: Features, recipe: Recipe) -> Stylize:
   """Returns `stylize(photographs, paintings)`, jitted once per shape.
 
   It takes uint8 photographs and paintings `[B, H, W, 3]` and returns the stylized
@@ -116,7 +117,7 @@ def make_stylize(features: losses.FeatureFunction, recipe: Recipe) -> Stylize:
 
 
 def _loss(
-  features: losses.FeatureFunction, targets: Targets, recipe: Recipe, angles: jax.Array
+  features: Features, targets: Targets, recipe: Recipe, angles: jax.Array
 ) -> jax.Array:
   """Returns the weighted sum of the terms, `[B]`; terms of weight 0 are left out."""
   images = _pixels(angles)
@@ -131,7 +132,7 @@ def _loss(
 
 
 def make_targets(
-  features: losses.FeatureFunction,
+  features: Features,
   photographs: jax.Array,
   paintings: jax.Array,
   recipe: Recipe,
@@ -154,7 +155,7 @@ def make_targets(
 
 
 def loss_terms(
-  features: losses.FeatureFunction, images: jax.Array, targets: Targets, recipe: Recipe
+  features: Features, images: jax.Array, targets: Targets, recipe: Recipe
 ) -> dict[str, jax.Array]:
   """Style, content and smoothness terms of the loss.
 
