@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 # One floor a line, from the top: its rooms, and the libraries that they may import. A
 # room imports its own modules and the rooms on floors above its own.
 FLOORS = """
-  pixels shapes xla distributed : jax numpy
+  pixels shapes xla distributed morphology : jax numpy
   augment                : jax dm_pix
   config                 :
   masks                  : jax numpy

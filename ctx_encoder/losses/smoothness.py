@@ -3,9 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from ctx_encoder import shapes
+from ctx_encoder import morphology, shapes
 from ctx_encoder.losses.reconstruction import absolute, divisor
-from ctx_encoder.masks import morphology
 
 
 def total_variation(

@@ -3,8 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from ctx_encoder import shapes
-from ctx_encoder.masks import morphology
+from ctx_encoder import morphology, shapes
 
 
 def overlap_weights(

@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ctx_encoder import shapes
-from ctx_encoder.masks import morphology
+from ctx_encoder import morphology, shapes
 
 # Sides, in periods, of the windows over which pixels of one phase are averaged.
 _NARROW, _WIDE = 3, 7

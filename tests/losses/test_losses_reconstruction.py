@@ -10,8 +10,7 @@ import pytest
 from jax.test_util import check_grads
 from scipy import ndimage
 
-from ctx_encoder import losses
-from ctx_encoder.masks import morphology
+from ctx_encoder import losses, morphology
 
 SHAPE = (5, 6, 8, 3)
 

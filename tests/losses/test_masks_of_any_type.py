@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ctx_encoder import losses, masks, metrics
-from ctx_encoder.masks import morphology
+from ctx_encoder import losses, masks, metrics, morphology
 
 DRAW = np.random.default_rng(0)
 COMPLETED, TARGETS = DRAW.random((2, 2, 12, 14, 3), np.float32)

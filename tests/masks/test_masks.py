@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from ctx_encoder import masks
+from ctx_encoder import masks, morphology
 from ctx_encoder.config import MASK_KINDS
 from ctx_encoder.data.silhouettes import load_silhouettes
-from ctx_encoder.masks import morphology, regions
+from ctx_encoder.masks import regions
 
 COUNT = 512
 
