@@ -98,14 +98,14 @@ class Decoder(nn.Module):
     return jnp.tanh(x)
 
   @nn.nowrap
-  def reached(self, side: int) -> dict[tuple[str, ...], tuple[slice, slice]]:
+  def trainable(self, side: int) -> dict[tuple[str, ...], tuple[slice, slice]]:
     """Returns the kernel taps that get gradients, for kernels that have others too.
 
     Args:
       side: side of the decoder's input, pixels.
 
     Returns:
-      {path of the kernel: slices of its first two axes}; see `Generator.reached`.
+      {path of the kernel: slices of its first two axes}; see `Generator.trainable`.
     """
     found = {}
     for i, stage in enumerate(self.stages if self.upsample == "transposed" else ()):

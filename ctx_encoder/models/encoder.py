@@ -141,6 +141,6 @@ class Encoder(nn.Module):
     return stage_momenta(self.stages)
 
   @nn.nowrap
-  def reached(self) -> dict[tuple[str, ...], None]:
-    """Returns {}: all parameters are trained, see `Generator.reached`."""
+  def trainable(self) -> dict[tuple[str, ...], None]:
+    """Returns {}: all parameters are trained, see `Generator.trainable`."""
     return {}

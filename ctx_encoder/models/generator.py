@@ -51,7 +51,7 @@ class Generator(nn.Module):
     return self.bottleneck(x, train=train, keys=stage_keys(keys, 1))
 
   @nn.nowrap
-  def reached(self) -> dict[tuple[str, ...], tuple[slice, ...] | None]:
+  def trainable(self) -> dict[tuple[str, ...], tuple[slice, ...] | None]:
     """Returns the trainable slices of partly trained parameters.
 
     Returns:
@@ -59,8 +59,8 @@ class Generator(nn.Module):
       the parameter is frozen}. All other parameters are trained completely.
     """
     parts = {
-      "encoder": self.encoder.reached(),
-      "decoder": self.decoder.reached(self.bottleneck.side),
+      "encoder": self.encoder.trainable(),
+      "decoder": self.decoder.trainable(self.bottleneck.side),
     }
     return {
       (part, *path): region

@@ -25,7 +25,7 @@ class PretrainedEncoder(nn.Module):
   gives 512 channels with sides of S / 32, AlexNet 256 channels with sides of 3 for
   S = 128; S must be at least `MINIMUM_SIDES`. The width of `settings` is ignored. With
   `frozen` no gradient flows through it, and its parameters get no updates, see
-  `Generator.reached`.
+  `Generator.trainable`.
   """
 
   network_name: str
@@ -61,8 +61,8 @@ class PretrainedEncoder(nn.Module):
     return {}
 
   @nn.nowrap
-  def reached(self) -> dict[tuple[str, ...], None]:
-    """Returns all parameters as frozen, or none; see `Generator.reached`."""
+  def trainable(self) -> dict[tuple[str, ...], None]:
+    """Returns all parameters as frozen, or none; see `Generator.trainable`."""
     if not self.frozen:
       return {}
     return {

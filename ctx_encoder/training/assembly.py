@@ -115,7 +115,7 @@ def optimizers(config: Config, generator: Any, total_steps: int) -> Optimizers:
   The generator's is restricted to its trainable slices, if it names them.
   """
   options = config.optimizer
-  trainable = generator.reached() if hasattr(generator, "reached") else {}
+  trainable = generator.trainable() if hasattr(generator, "trainable") else {}
   return Optimizers(
     restrict(
       update_rule(options, total_steps, options.generator_multiplier), trainable

@@ -564,7 +564,7 @@ def test_resize_repeats_pixels_before_a_3x3_convolution():
   shapes = jax.tree.map(jnp.shape, variables["params"])
   assert shapes["stage1"]["conv"]["kernel"] == (3, 3, 4, 6)
   assert shapes["output"]["kernel"] == (3, 3, 6, 3)
-  assert module.reached(2) == {}
+  assert module.trainable(2) == {}
   x = np.asarray(random_images(2, 2, 2, 4), np.float64)
   stages = variables["params"]["stage1"]["conv"], variables["params"]["output"]
   for params in jax.tree.map(np.asarray, stages):

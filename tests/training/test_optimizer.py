@@ -83,7 +83,7 @@ def test_generators_name_their_restricted_kernels(generator, bottleneck):
   network: nn.Module = assembly.generator(config)
   first = ("decoder", "stage1", "conv", "kernel")
   expected = {first: (slice(1, 3),) * 2} if bottleneck == "conv" else {}
-  assert network.reached() == expected
+  assert network.trainable() == expected
 
 
 def test_there_are_no_moments_of_weights_without_gradients():
