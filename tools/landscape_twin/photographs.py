@@ -122,8 +122,8 @@ class Feed:
   def _crop(self) -> np.ndarray:
     """Returns a square of random place and scale, flipped at random.
 
-    The photograph's shorter side has a share of 15 % as the square's side; other
-    sides have equal shares from `smallest` on.
+    Its side is the photograph's shorter side with probability 0.15, and otherwise
+    uniform between `smallest` and that.
     """
     random = self._random
     image = self.images[random.integers(len(self.images))]
