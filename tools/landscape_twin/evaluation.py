@@ -16,7 +16,7 @@ _BATCH = 25
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-  """LPIPS as a multiple of Telea's, and the hole's PSNR minus Telea's in dB, by kind."""
+  """LPIPS divided by Telea's, and PSNR of the hole minus Telea's in dB, by kind."""
 
   lpips: dict[str, float]
   psnr: dict[str, float]

@@ -107,7 +107,7 @@ class Trainer:
     adam, args = self.state.generator_adam, self.args
     norm = torch.nn.utils.clip_grad_norm_(self.state.generator.parameters(), 1.0)
     if not torch.isfinite(norm):
-      self.totals["skipped"] += _LOG_STEPS  # totals are divided by it
+      self.totals["skipped"] += 1
       return
     warm = min(1, (self.state.progress.step + 1) / _RATE_STEPS)
     for group in adam.param_groups:
