@@ -7,8 +7,6 @@ image outside the hole and the output inside.
 import torch
 import torch.nn.functional as F
 
-from tools.landscape_twin.network import MULTIPLE
-
 _POOL = 4  # pixels; L1 of the hole compares means of 4x4, and leaves texture free
 
 
@@ -24,14 +22,14 @@ def known(output, image, mask):
   return ((output - image).abs() * outside).sum() / (3 * outside.sum())
 
 
-def patches(mask):
-  """Returns the share of the hole in each patch of the discriminator."""
-  return F.avg_pool2d(mask, MULTIPLE)
+def patches(mask, scores):
+  """Returns the share of the hole in each patch that a discriminator has scored."""
+  return F.avg_pool2d(mask, mask.shape[2] // scores.shape[2])
 
 
 def adversarial(fake, mask):
   """Returns the non-saturating loss, a mean of patches weighted by their hole."""
-  weight = patches(mask)
+  weight = patches(mask, fake)
   return (weight / weight.sum() * F.softplus(-fake.float())).sum()
 
 
@@ -58,7 +56,7 @@ def discrimination(real, fake, mask):
   Patches of the output count by their share of the hole; of the real image's, half of
   the weight is spread over all patches.
   """
-  weight = patches(mask)
+  weight = patches(mask, real)
   inside = weight / weight.sum()
   anywhere = 0.5 * inside + 0.5 / weight.numel()
   return (anywhere * F.softplus(-real.float())).sum() + (
@@ -73,6 +71,6 @@ def gradient_penalty(discriminator, inputs):
     ICML 2018, eq. 9.
   """
   inputs = inputs.detach().requires_grad_(True)
-  scores, _ = discriminator(inputs)
-  (gradient,) = torch.autograd.grad(scores.sum(), inputs, create_graph=True)
+  scores = sum(scores.sum() for scores, _ in discriminator(inputs))
+  (gradient,) = torch.autograd.grad(scores, inputs, create_graph=True)
   return gradient[:, :3].square().sum((1, 2, 3)).mean()

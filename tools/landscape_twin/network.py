@@ -160,6 +160,22 @@ class Discriminator(nn.Module):
     return self.score(x), features
 
 
+class Discriminators(nn.Module):
+  """Discriminators of the image at full size, half size and so on.
+
+  The receptive field of the first is 54 pixels, less than a large hole; that of the
+  second is 108, so that it compares the hole with its surroundings. Returns a list of
+  what each returns.
+  """
+
+  def __init__(self, scales: int = 2):
+    super().__init__()
+    self.scales = nn.ModuleList(Discriminator() for _ in range(scales))
+
+  def forward(self, x):
+    return [scale(F.avg_pool2d(x, 2**n)) for n, scale in enumerate(self.scales)]
+
+
 def to_flax(state: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
   """Returns the parameters with Flax's names and axes (HWIO kernels), float32."""
   arrays = {}

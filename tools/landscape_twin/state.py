@@ -32,12 +32,13 @@ class State:
   Args:
     rate, discriminator_rate: learning rates of Adam.
     beta: decay of Adam's first moment.
+    scales: how many sizes of the image have a discriminator.
   """
 
-  def __init__(self, rate: float, discriminator_rate: float, beta: float):
+  def __init__(self, rate: float, discriminator_rate: float, beta: float, scales: int):
     last = torch.channels_last
     self.generator = network.Landscape().to(memory_format=last)
-    self.discriminator = network.Discriminator().to(memory_format=last)
+    self.discriminator = network.Discriminators(scales).to(memory_format=last)
     self.average: dict[str, torch.Tensor] = {}
     self._restart_average()
     self.generator_adam = _adam(self.generator, rate, beta)

@@ -94,14 +94,23 @@ class Trainer:
     past = self.state.progress.images - args.warm
     ramp = min(1.0, past / args.ramp) if args.ramp else 1.0
     with torch.autocast("cpu", torch.bfloat16):
-      real, real_features = self.state.discriminator(torch.cat([image, mask], 1))
-      fake, fake_features = self.state.discriminator(torch.cat([leaf, mask], 1))
-      matching = losses.feature_matching(fake_features, real_features, mask)
-      terms = {
-        "adversarial": ramp * args.w_adversarial * losses.adversarial(fake, mask),
-        "matching": ramp * args.w_matching * matching,
+      reals = self.state.discriminator(torch.cat([image, mask], 1))
+      fakes = self.state.discriminator(torch.cat([leaf, mask], 1))
+      loss = adversarial = matching = torch.zeros(())
+      weight = ramp  # of this scale
+      for (real, real_features), (fake, fake_features) in zip(
+        reals, fakes, strict=True
+      ):
+        loss = loss + losses.discrimination(real, fake, mask)
+        adversarial = adversarial + weight * losses.adversarial(fake, mask)
+        matching = matching + weight * losses.feature_matching(
+          fake_features, real_features, mask
+        )
+        weight *= args.w_scale
+      return loss, {
+        "adversarial": args.w_adversarial * adversarial,
+        "matching": args.w_matching * matching,
       }
-      return losses.discrimination(real, fake, mask), terms
 
   def _update_generator(self):
     adam, args = self.state.generator_adam, self.args
@@ -158,6 +167,10 @@ def parse_args() -> argparse.Namespace:
   add("--w-perceptual", type=float, default=1.5, help="of LPIPS of SqueezeNet")
   add("--w-adversarial", type=float, default=1.5)
   add("--w-matching", type=float, default=4.0, help="of the discriminator's features")
+  add("--scales", type=int, default=2, help="discriminators, each at half the size")
+  add(
+    "--w-scale", type=float, default=0.7, help="of a scale, relative to the one before"
+  )
   add("--penalty", type=float, default=0.01, help="of R1; 0 leaves it out")
   add("--warm", type=int, default=6400, help="images before the discriminator")
   add("--ramp", type=int, default=6400, help="images until its losses have full weight")
@@ -184,7 +197,7 @@ def main() -> None:
   torch.set_num_threads(args.threads)
   torch.manual_seed(args.seed)
   args.out.mkdir(parents=True, exist_ok=True)
-  state = State(args.rate, args.discriminator_rate, args.beta)
+  state = State(args.rate, args.discriminator_rate, args.beta, args.scales)
   if args.resume:
     state.restore(args.resume)
   elif args.init_from:
