@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from ctx_encoder import config as configuration
+from ctx_encoder.apps.arguments import Parser
 from ctx_encoder.models.weights import keras, read
 from ctx_encoder.training import assembly
 from ctx_encoder.training.checkpoint import Checkpoints
@@ -32,7 +33,7 @@ from ctx_encoder.training.state import TrainState
 STEP = 2000
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
   """Adds this command's arguments."""
   parser.add_argument("file", metavar="FILE", help=".keras, .weights.h5 or .h5")
   parser.add_argument(
@@ -74,9 +75,8 @@ def make(args: argparse.Namespace) -> list[keras.Match]:
     OSError, ImportError: a file cannot be read, or the folder not written.
   """
   config = configuration.read(args.config)
-  for text in args.set:
-    name, (value,) = configuration.parse(text)
-    config.update({name: value})
+  named = (configuration.parse(text) for text in args.set)
+  configuration.override(config, {name: value for name, (value,) in named})
   configuration.validate(config)
   if config.masks.fill == "mean":
     raise ValueError(

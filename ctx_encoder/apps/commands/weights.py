@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from ctx_encoder.apps.arguments import Parser
 from ctx_encoder.data import files
 
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
@@ -93,7 +94,7 @@ FILES = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
   """Adds this command's arguments."""
   parser.add_argument(
     "names",
