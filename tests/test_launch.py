@@ -8,11 +8,12 @@ import pathlib
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
 from ctx_encoder import config as configuration
-from ctx_encoder.apps import cli
+from ctx_encoder.apps import cli, console
 from ctx_encoder.evaluation import compare, figures
 from ctx_encoder.training import history, loop, trainer
 from ctx_encoder.training.checkpoint import Checkpoints
@@ -153,7 +154,8 @@ WRONG = (
   ([BLOCK, "--config.masks.kind=blok"], "not 'blok' (did you mean 'random_block'?)"),
   ([BLOCK, "--colour=red"], "Unknown command line flag 'colour'"),
   ([BLOCK, "photos/"], "'photos/' is not a flag"),
-  (["--config=configs/none.py"], "No such file or directory: 'configs/none.py'"),
+  (["--config=configs/photo_block.py:quick"], "'configs/photo_block.py'; nearest: pho"),
+  ([BLOCK, "--config.num_epochs=1", "--config.num_steps=2"], "long to train: give one"),
   ([BLOCK + ":fast"], "A configuration has the variants quick and small, not 'fast'"),
 )
 
@@ -206,6 +208,53 @@ def test_an_error_without_a_message_is_named_by_its_type():
     with pytest.raises(SystemExit) as ended:
       launch.fail(error)
     assert ended.value.code == line
+
+
+def test_the_number_of_epochs_counts_where_a_flag_names_it(monkeypatch):
+  import launch
+
+  trained = []
+  stop = monkeypatch.setattr
+  stop(trainer, "train", lambda config, workdir: trained.append(config))
+  stop(launch.xla, "cache_in", lambda folder: None)
+  for given, expected in (
+    ([], (200, 1500)),
+    (["--config.num_epochs=3"], (3, 0)),
+    (["--config.num_steps=7"], (200, 7)),
+  ):
+    flags = launch.flags.FLAGS
+    argv = ["launch.py", f"{BLOCK}:quick", *given]
+    stop(sys, "argv", argv)
+    with_flags = launch.parse_flags(argv)
+    launch.main(with_flags)
+    flags.unparse_flags()
+    config = trained.pop()
+    assert (config.num_epochs, config.num_steps) == expected
+
+
+def test_other_versions_of_python_are_refused_in_one_line():
+  import launch
+
+  project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+  assert project["requires-python"] == ">=3.11,<3.14"
+  source = pathlib.Path(launch.__file__).read_text()
+  for version, refused in (((3, 10, 9), 1), ((3, 11, 0), 0), ((3, 14, 0), 1)):
+    code = f"import sys; sys.version_info = {version}; exec({source!r})"
+    ended = subprocess.run(
+      [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    words = "launch.py needs Python 3.11, 3.12 or 3.13; this is"
+    assert ended.stderr.startswith(words) == bool(refused)
+    assert not refused or ended.stderr.count("\n") == 1
+
+
+def test_a_missing_package_is_one_line(tmp_path):
+  (tmp_path / "absl.py").write_text("raise ModuleNotFoundError(name='absl')")
+  ended = launch(BLOCK, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+  assert ended.returncode == 1
+  assert ended.stderr == (
+    "launch.py needs absl, which is not installed: pip install -e '.[train]'\n"
+  )
 
 
 def test_launch_trains_and_resumes(photographs, tmp_path):
@@ -283,7 +332,7 @@ def test_a_missing_package_is_named(capsys, monkeypatch):
   assert cli.main(["augment"]) == 1
   assert capsys.readouterr().err == (
     "ctx-encoder augment needs dm_pix, which is not installed:"
-    " pip install 'ctx-encoder[train]'\n"
+    f" {console.install('train')}\n"
   )
 
 

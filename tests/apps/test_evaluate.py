@@ -119,13 +119,15 @@ def test_only_the_validation_part_of_a_runs_own_images_is_used(workdir, folder):
 
 
 def test_every_command_takes_the_same_of_many_images(workdir, folder, tmp_path, capsys):
-  shared = ["--images", folder, "--max-images", 3, "--masks", "center"]
+  shared = ["--images", folder, "--max-images", 3, "--masks", "center", "--all"]
   figures, page = tmp_path / "figures.json", tmp_path / "page.html"
-  assert call("evaluate", "--workdir", workdir, "--all", *shared, "--json", figures) == 0
+  assert (
+    call("evaluate", "--workdir", workdir, *shared, "--json", figures) == 0
+  )
   (kind,) = json.loads(figures.read_text())["kinds"].values()
   names = kind["per_image"]["names"]
   assert len(names) == 3
-  assert call("report", workdir, "--all", *shared, "--output", page) == 0
+  assert call("report", workdir, *shared, "--output", page) == 0
   written = html.unescape(page.read_text("utf-8"))
   assert {path.name for path in folder.iterdir() if path.name in written} == set(names)
   assert capsys.readouterr().out.startswith("3 images, chosen by name from 20 images")
