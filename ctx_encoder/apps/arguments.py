@@ -36,10 +36,18 @@ class Parser(argparse.ArgumentParser):
     )
     self._ranges[action.dest] = option, low, high
 
-  def field(self, field: Field, default: float) -> None:
-    """Adds an option for a number that is a field of the configuration."""
+  def field(self, field: Field, default: Any = None) -> None:
+    """Adds an option for a field of the configuration, with its default or another."""
     option = "--" + field.name.rpartition(".")[2].replace("_", "-")
-    self.number(option, default, field.help, field.low, field.high)
+    default = field.default if default is None else default
+    help = field.help.replace("%", "%%")
+    if field.type is bool:
+      self.add_argument(option, action="store_true", help=help)
+    elif field.type is str:
+      choices = field.choices or None
+      self.add_argument(option, default=default, choices=choices, help=help)
+    else:
+      self.number(option, default, help, field.low, field.high)
 
   def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
     """Returns the arguments; exits with code 2 where they cannot be parsed.

@@ -66,7 +66,10 @@ def test_a_misspelt_option_or_command_is_named_with_the_nearest(capsys):
   for arguments, line in (
     (["inpaint", "--imgae", "a.png"], "inpaint: there is no --imgae; nearest: --image"),
     (["masks", "--outptu=a.png"], "masks: there is no --outptu; nearest: --output"),
-    (["masks", "--xyz"], "masks: there is no --xyz. See ctx-encoder masks --help\n"),
+    (
+      ["masks", "--qqqqqqqq"],
+      "masks: there is no --qqqqqqqq. See ctx-encoder masks --help\n",
+    ),
   ):
     with pytest.raises(SystemExit) as ended:
       call(*arguments)

@@ -121,9 +121,7 @@ def test_only_the_validation_part_of_a_runs_own_images_is_used(workdir, folder):
 def test_every_command_takes_the_same_of_many_images(workdir, folder, tmp_path, capsys):
   shared = ["--images", folder, "--max-images", 3, "--masks", "center", "--all"]
   figures, page = tmp_path / "figures.json", tmp_path / "page.html"
-  assert (
-    call("evaluate", "--workdir", workdir, *shared, "--json", figures) == 0
-  )
+  assert call("evaluate", "--workdir", workdir, *shared, "--json", figures) == 0
   (kind,) = json.loads(figures.read_text())["kinds"].values()
   names = kind["per_image"]["names"]
   assert len(names) == 3

@@ -162,13 +162,19 @@ def classes(tmp_path_factory):
   return folder
 
 
+@pytest.fixture(autouse=True, scope="module")
+def small_networks():
+  with pytest.MonkeyPatch.context() as patch:
+    tiny.use_small_networks(patch)
+    yield
+
+
 @pytest.fixture(scope="module")
 def workdir(classes, tmp_path_factory):
   return tiny.train(
     tmp_path_factory.mktemp("runs") / "one",
     data__path=str(classes),
     data__load_size=20,
-    model__width=1 / 32,
     num_steps=2,
     name="tiny",
   )

@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import tiny
 from command import call, parse, refusal
 
+from ctx_encoder import xla
 from ctx_encoder.apps.commands import sweep
 from ctx_encoder.evaluation.compare import MODEL
 
@@ -154,9 +156,22 @@ def test_a_sweep_survives_a_failed_cell_and_goes_on(
   assert figures["cells"]["learning_rate=2.0"]["2"]["psnr_hole"] == 14
 
 
-def test_a_run_in_its_own_process(config, tmp_path, capsys):
+def train_here(cell, log):
+  sweep._train_cell(cell)
+  return 0
+
+
+@pytest.mark.parametrize(
+  "own", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["here", "process"]
+)
+def test_a_run_is_trained(own, config, photographs, tmp_path, capsys, monkeypatch):
+  if not own:
+    monkeypatch.setattr(sweep, "start_process", train_here)
+    monkeypatch.setattr(xla, "cache_in", lambda folder: None)
+    tiny.use_mosaics(monkeypatch)
   output = tmp_path / "sweep"
   command = [sweep, "--config", config, "--output", output]
+  command += ["--set", f"data.path={photographs}", "data.loader=pillow"]
   assert call(*command) == 0
   assert sweep.results(output / "run_seed0") is not None
   assert "mean colour" in (output / "table.md").read_text()

@@ -32,7 +32,7 @@ def publish(monkeypatch, server, content=b"weights", checksum=None):
   folder, address = server
   (folder / "net.pth").write_bytes(content)
   checksum = checksum or hashlib.sha256(content).hexdigest()[:8]
-  published = weights.Published(f"{address}/net.pth", "sha256", checksum, "nothing")
+  published = weights.Published(f"{address}/net.pth", checksum, "nothing")
   monkeypatch.setitem(weights.FILES, "vgg", published)
 
 

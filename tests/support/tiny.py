@@ -86,6 +86,14 @@ def use_mosaics(patch):
   patch.setattr(assembly, "discriminator", lambda config: MosaicDiscriminator())
 
 
+def use_small_networks(patch):
+  """Makes `assembly` use `generator` and a mosaic discriminator for 'Photos'."""
+  use_mosaics(patch)
+  patch.setitem(
+    assembly.GENERATORS, "photos", lambda size, noise_dim=0, **_: generator(noise_dim)
+  )
+
+
 def mosaic(image_size, *, output_size, bottleneck, noise_dim, settings):
   del image_size, bottleneck
   return Mosaic(output_size, noise_dim, settings)
