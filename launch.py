@@ -8,21 +8,28 @@ The same command with the same work directory resumes a run. Every field of the
 configuration is a flag; `ctx-encoder config` lists them.
 """
 
-import os
 import pathlib
 import sys
 from typing import NoReturn
 
+if not (3, 11) <= sys.version_info[:2] < (3, 14):
+  sys.exit(
+    f"launch.py needs Python 3.11, 3.12 or 3.13; this is {sys.version.split()[0]}"
+  )
+
+from ctx_encoder import config as configuration
 from ctx_encoder import xla
+from ctx_encoder.apps import console
 
 if __name__ == "__main__":
   xla.use_huge_pages()  # before anything slow is imported
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts
+console.quiet_libraries()
 
-from absl import app, flags
-from ml_collections import config_flags
-
-from ctx_encoder import config as configuration
+try:
+  from absl import app, flags, logging
+  from ml_collections import config_flags
+except ModuleNotFoundError as error:
+  sys.exit(f"launch.py{console.problem(error, 'train')}")
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Configuration file; append :quick for a run of a few minutes."
@@ -55,13 +62,18 @@ def main(argv: list[str]) -> None:
   try:
     # Of a file that cannot be loaded, absl raises the error at the first access.
     workdir = pathlib.Path("runs", config.name)
+    values = configuration.flatten(config)
+    configuration.override(config, {name: values[name] for name in _fields(sys.argv)})
     configuration.validate(config)
   except (ValueError, OSError) as error:
     fail(error)
   if _WORKDIR.value:
     workdir = pathlib.Path(_WORKDIR.value)
-  # Imported here, so that --help and wrong flags answer at once.
-  from ctx_encoder.training import trainer
+  try:
+    # Imported here, so that --help and wrong flags answer at once.
+    from ctx_encoder.training import trainer
+  except ModuleNotFoundError as error:
+    sys.exit(f"launch.py{console.problem(error, 'train')}")
 
   xla.cache_in(workdir / "cache")
   try:
@@ -96,15 +108,30 @@ def join() -> None:
 
 def parse_flags(argv: list[str]) -> list[str]:
   """Parses flags as absl does, but reports errors in one line."""
-  for argument in argv[1:]:
-    flag, _, field = argument.partition("=")[0].partition(".")
-    ours = flag.lstrip("-") in ("config", "noconfig") and field
-    if ours and field not in configuration.FIELDS:
+  flags.FLAGS.set_default("verbosity", logging.ERROR)
+  for field in _fields(argv):
+    if field not in configuration.FIELDS:
       fail(configuration.unknown(field, configuration.FIELDS))
+  for argument in argv[1:]:
+    flag, _, file = argument.partition("=")
+    path = file.partition(":")[0]
+    if flag.lstrip("-") == "config" and path and not pathlib.Path(path).is_file():
+      fail(configuration.no_file(path))
   try:
     return flags.FLAGS(argv)
   except (flags.Error, OSError) as error:
     fail(error)
+
+
+def _fields(argv: list[str]) -> list[str]:
+  """Returns the fields of the configuration that flags name."""
+  flagged = (argument.partition("=")[0].partition(".") for argument in argv[1:])
+  return [
+    field
+    for flag, _, field in flagged
+    if flag.lstrip("-") in ("config", "noconfig")
+    if field
+  ]
 
 
 def fail(problem: object) -> NoReturn:

@@ -8,11 +8,12 @@ import pathlib
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
 from ctx_encoder import config as configuration
-from ctx_encoder.apps import cli
+from ctx_encoder.apps import cli, console
 from ctx_encoder.evaluation import compare, figures
 from ctx_encoder.training import history, loop, trainer
 from ctx_encoder.training.checkpoint import Checkpoints
@@ -56,8 +57,8 @@ def cut_down(config):
   return config
 
 
-# Of each kind of network and loss one without --slow.
-FAST = {"quickstart", "monet_combined", "pathak_code"}
+# A U-Net and a network of the centre without --slow; below, launch.py trains 'Photos'.
+FAST = {"quickstart", "pathak_code"}
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,8 @@ WRONG = (
   ([BLOCK, "--config.masks.kind=blok"], "not 'blok' (did you mean 'random_block'?)"),
   ([BLOCK, "--colour=red"], "Unknown command line flag 'colour'"),
   ([BLOCK, "photos/"], "'photos/' is not a flag"),
-  (["--config=configs/none.py"], "No such file or directory: 'configs/none.py'"),
+  (["--config=configs/photo_block.py:quick"], "'configs/photo_block.py'; nearest: pho"),
+  ([BLOCK, "--config.num_epochs=1", "--config.num_steps=2"], "long to train: give one"),
   ([BLOCK + ":fast"], "A configuration has the variants quick and small, not 'fast'"),
 )
 
@@ -208,7 +210,58 @@ def test_an_error_without_a_message_is_named_by_its_type():
     assert ended.value.code == line
 
 
-def test_launch_trains_and_resumes(photographs, tmp_path):
+def launch_here(monkeypatch, *arguments):
+  """Runs launch.py in this process, without its cache of compiled functions."""
+  import launch
+
+  argv = ["launch.py", *arguments]
+  monkeypatch.setattr(sys, "argv", argv)  # where config_flags finds the fields
+  monkeypatch.setattr(launch.xla, "cache_in", lambda folder: None)
+  try:
+    launch.main(launch.parse_flags(argv))
+  finally:
+    launch.flags.FLAGS.unparse_flags()
+
+
+def test_the_number_of_epochs_counts_where_a_flag_names_it(monkeypatch):
+  trained = []
+  monkeypatch.setattr(trainer, "train", lambda config, _: trained.append(config))
+  for given, expected in (
+    ([], (200, 1500)),
+    (["--config.num_epochs=3"], (3, 0)),
+    (["--config.num_steps=7"], (200, 7)),
+  ):
+    launch_here(monkeypatch, f"{BLOCK}:quick", *given)
+    config = trained.pop()
+    assert (config.num_epochs, config.num_steps) == expected
+
+
+def test_other_versions_of_python_are_refused_in_one_line():
+  import launch
+
+  project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+  assert project["requires-python"] == ">=3.11,<3.14"
+  source = pathlib.Path(launch.__file__).read_text()
+  for version, refused in (((3, 10, 9), 1), ((3, 11, 0), 0), ((3, 14, 0), 1)):
+    code = f"import sys; sys.version_info = {version}; exec({source!r})"
+    ended = subprocess.run(
+      [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    words = "launch.py needs Python 3.11, 3.12 or 3.13; this is"
+    assert ended.stderr.startswith(words) == bool(refused)
+    assert not refused or ended.stderr.count("\n") == 1
+
+
+def test_a_missing_package_is_one_line(tmp_path):
+  (tmp_path / "absl.py").write_text("raise ModuleNotFoundError(name='absl')")
+  ended = launch(BLOCK, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+  assert ended.returncode == 1
+  assert ended.stderr == (
+    "launch.py needs absl, which is not installed: pip install -e '.[train]'\n"
+  )
+
+
+def test_launch_trains_and_resumes(photographs, tmp_path, monkeypatch):
   arguments = [
     f"--config={ROOT / 'configs' / 'photos_center.py'}",
     f"--config.data.path={photographs}",
@@ -236,11 +289,13 @@ def test_launch_trains_and_resumes(photographs, tmp_path):
   assert f"Resuming at step 2 of 2 from {workdir}." in again.stdout
   assert again.stdout.split("On 3 ")[1] == ended.stdout.split("On 3 ")[1]
 
-  other = launch(*arguments, "--config.num_steps=2", "--config.seed=1", cwd=tmp_path)
-  assert other.returncode == 1
-  assert "seed: 0 in the checkpoint, 1 now" in other.stderr
-  assert other.stderr.startswith("launch.py: The checkpoint was made with another")
-  assert other.stderr.count("\n") == 1
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(SystemExit) as refused:
+    launch_here(monkeypatch, *arguments, "--config.num_steps=2", "--config.seed=1")
+  assert "seed: 0 in the checkpoint, 1 now" in refused.value.code
+  start = "launch.py: The checkpoint was made with another"
+  assert refused.value.code.startswith(start)
+  assert "\n" not in refused.value.code
 
 
 # ctx-encoder
@@ -283,7 +338,7 @@ def test_a_missing_package_is_named(capsys, monkeypatch):
   assert cli.main(["augment"]) == 1
   assert capsys.readouterr().err == (
     "ctx-encoder augment needs dm_pix, which is not installed:"
-    " pip install 'ctx-encoder[train]'\n"
+    f" {console.install('train')}\n"
   )
 
 

@@ -1,10 +1,12 @@
 """The `ctx-encoder` command."""
 
-import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
+
+from ctx_encoder.apps import console
+from ctx_encoder.apps.arguments import Parser
+from ctx_encoder.config import nearest
 
 COMMANDS = {
   "data": "describe a source of images; download a TFDS data set",
@@ -27,7 +29,7 @@ COMMANDS = {
 }
 
 # Optional dependencies of a command, beside the extra `train`.
-EXTRAS = {"demo": "demo", "export-keras": "weights", "import-keras": "weights"}
+EXTRAS = {"demo": ["demo"], "export-keras": ["weights"], "import-keras": ["weights"]}
 
 _USAGE = """usage: ctx-encoder COMMAND [options]
 
@@ -42,25 +44,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
   A command is a module with `add_arguments(parser)` and `run(args) -> int`. Errors in
   its input, raised as OSError, ValueError or ImportError, end it with exit code 1 and
-  one line on stderr; any other exception is a bug and keeps its traceback.
+  one line on stderr, arguments that cannot be parsed with exit code 2; any other
+  exception is a bug and keeps its traceback.
   """
   name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
   if name not in COMMANDS:
     return _usage(name)
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts
+  console.quiet_libraries()
   try:
     # Only this command is imported: some need a second to load.
     module = f"ctx_encoder.apps.commands.{name.replace('-', '_')}"
     command = importlib.import_module(module)
-    parser = argparse.ArgumentParser(
-      prog=f"ctx-encoder {name}",
-      description=command.__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(name, command.__doc__)
     command.add_arguments(parser)
-    return command.run(parser.parse_args(rest))
+    return command.run(parser.parse(rest))
   except (OSError, ValueError, ImportError) as error:
-    print(f"ctx-encoder {name}{_problem(name, error)}", file=sys.stderr)
+    said = console.problem(error, "train", *EXTRAS.get(name, ()))
+    print(f"ctx-encoder {name}{said}", file=sys.stderr)
     return 1
   except KeyboardInterrupt:
     return 130
@@ -71,22 +71,12 @@ def _usage(name: str) -> int:
   requested = name in ("-h", "--help")
   stream = sys.stdout if requested else sys.stderr
   if not requested:
-    print(f"ctx-encoder: there is no command {name!r}.\n", file=stream)
+    near = nearest(name, COMMANDS)
+    print(f"ctx-encoder: there is no command {name!r}{near}.\n", file=stream)
   width = max(map(len, COMMANDS))
   lines = [f"  {command:{width}}  {text}" for command, text in COMMANDS.items()]
   print(_USAGE.format(commands="\n".join(lines)), file=stream)
   return 0 if requested else 2
-
-
-def _problem(name: str, error: Exception) -> str:
-  """Returns the rest of the line about an error, without line breaks."""
-  if isinstance(error, ModuleNotFoundError) and error.name:
-    extras = ",".join(["train", *filter(None, [EXTRAS.get(name)])])
-    return (
-      f" needs {error.name}, which is not installed:"
-      f" pip install 'ctx-encoder[{extras}]'"
-    )
-  return ": " + (" ".join(map(str.strip, str(error).splitlines())) or repr(error))
 
 
 if __name__ == "__main__":

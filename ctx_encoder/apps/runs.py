@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ctx_encoder import config, data, masks
-from ctx_encoder.data import silhouettes
+from ctx_encoder.data import silhouettes, split
 from ctx_encoder.evaluation import baselines, compare, nearest, perceptual
 from ctx_encoder.training import trained
 from ctx_encoder.training.inference import make_complete
@@ -31,8 +31,7 @@ class Images:
     split: of a TFDS data set; None = the run's for its own images, else "train".
     data_dir: where TFDS keeps its data sets; None = as in the run's configuration.
     everything: use the training part of the run's own images too.
-    max_images: at most this many; 0 = all.
-    spread: these are evenly spread over all names, instead of the first ones.
+    max_images: at most this many, see `split.subset`; 0 = all.
   """
 
   path: str | None = None
@@ -40,7 +39,6 @@ class Images:
   data_dir: str | None = None
   everything: bool = False
   max_images: int = 0
-  spread: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,8 +144,6 @@ def make_plan(request: Request) -> Plan:
     ModuleNotFoundError: a baseline that is asked for by name is not installed.
     ValueError: the runs do not fit together, one is damaged, or a request is wrong.
   """
-  if request.batch_size < 1:
-    raise ValueError(f"--batch-size must be at least 1, not {request.batch_size}.")
   models = load_runs(request.workdirs)
   size = image_size(models)
   measures = None
@@ -262,16 +258,13 @@ def open_images(model: trained.Trained, images: Images) -> tuple[data.Examples, 
     )
   where = loaded.summary.where
   part = "all" if everything else "the validation part"
-  found, count = len(examples), images.max_images or len(examples)
+  found = len(examples)
   about = f"{found} images, {part} of {where}"
-  if count < found:
-    positions = np.arange(count)
-    if images.spread:
-      positions = np.linspace(0, found - 1, count).round().astype(int)
+  positions = split.subset(examples.names, images.max_images)
+  if len(positions) < found:
     assert examples.images is not None  # `load` keeps them in memory
     examples = examples.keep(positions, examples.images[positions])
-    how = "evenly spread over" if images.spread else "the first of"
-    about = f"{count} images, {how} {about}"
+    about = f"{len(positions)} images, chosen by name from {about}"
   return compare.centered(examples, model.config.data.image_size), about
 
 

@@ -4,12 +4,14 @@
 need. `validate` refuses invalid values before anything expensive starts.
 """
 
-from ctx_encoder.config.fields import Field, unknown
+from ctx_encoder.config.fields import Field, nearest, unknown
 from ctx_encoder.config.inputs import MASK_KINDS, Augment, Data, Masks
 from ctx_encoder.config.overrides import (
   check_resume,
   flatten,
   from_saved,
+  no_file,
+  override,
   parse,
   read,
   to_dict,
@@ -43,6 +45,9 @@ __all__ = [
   "default",
   "flatten",
   "from_saved",
+  "nearest",
+  "no_file",
+  "override",
   "parse",
   "read",
   "to_dict",

@@ -79,9 +79,13 @@ def fields(section: type, prefix: str = "") -> Iterator[tuple[str, Field]]:
 
 def unknown(name: str, names: Iterable[str]) -> str:
   """Returns the message for a field that does not exist, with the nearest names."""
-  near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-  hint = f"; nearest: {', '.join(near)}" if near else ""
-  return f"there is no field '{name}'{hint}"
+  return f"there is no field '{name}'{nearest(name, names)}"
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+  """Returns "; nearest: ..." with the names most like a misspelt one, or ""."""
+  near = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
+  return f"; nearest: {', '.join(near)}" if near else ""
 
 
 @functools.cache

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ctx_encoder.config.fields import unknown
+from ctx_encoder.config.fields import nearest, unknown
 from ctx_encoder.config.schema import FIELDS, Config
 
 
@@ -19,13 +19,33 @@ def read(text: str) -> Config:
   """
   path, _, variant = text.partition(":")
   if not Path(path).is_file():
-    raise FileNotFoundError(f"There is no configuration file {path!r}.")
+    raise FileNotFoundError(no_file(path))
   spec = importlib.util.spec_from_file_location("_configuration_file", path)
   if spec is None or spec.loader is None:
     raise ImportError(f"{path!r} is not a Python file.")
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module.get_config(variant)
+
+
+def no_file(path: str) -> str:
+  """Returns the message for a configuration file that is missing."""
+  files = [*Path(path).parent.glob("[!_]*.py"), *Path("configs").glob("[!_]*.py")]
+  near = nearest(Path(path).stem, {file.stem for file in files})
+  return f"there is no configuration file {path!r}{near}"
+
+
+def override(config: Config, values: Mapping[str, Any]) -> None:
+  """Sets fields that a user names; of num_epochs and num_steps the named one counts.
+
+  Raises:
+    ValueError: both are named.
+  """
+  if "num_epochs" in values:
+    if values.get("num_steps"):
+      raise ValueError("num_epochs and num_steps both say how long to train: give one.")
+    values = {**values, "num_steps": 0}
+  config.update(values)
 
 
 def parse(text: str, *, several: bool = False) -> tuple[str, list[Any]]:

@@ -31,6 +31,10 @@ def write(
       new.write_bytes(content.encode() if isinstance(content, str) else content)
     _flush(new)
     new.replace(path)
+  except OSError as error:
+    if error.errno and error.filename in (None, str(new)):  # such as a full disk
+      raise OSError(error.errno, error.strerror, str(path)) from error
+    raise
   finally:
     new.unlink(missing_ok=True)
   _flush(path.parent)

@@ -1,11 +1,21 @@
 """The wrapper of all commands: exit codes and one line for each error."""
 
+import errno
 import importlib
+import logging
+import os
+import pathlib
 import types
 
 import pytest
+from command import call, refusal
 
-from ctx_encoder.apps import cli
+from ctx_encoder import config
+from ctx_encoder.apps import cli, console
+from ctx_encoder.apps.arguments import Parser
+from ctx_encoder.data import files
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def run(monkeypatch, error):
@@ -22,6 +32,7 @@ def run(monkeypatch, error):
 
 
 def test_errors_are_one_line(monkeypatch, capsys):
+  where = "." if pathlib.Path.cwd() == ROOT else ROOT
   missing = ModuleNotFoundError("No module named 'h5py'", name="h5py")
   for error, line in (
     (ValueError("--size must be\n  at least 1."), ": --size must be at least 1."),
@@ -32,7 +43,7 @@ def test_errors_are_one_line(monkeypatch, capsys):
     (ImportError("x needs y: pip install y"), ": x needs y: pip install y"),
     (
       missing,
-      " needs h5py, which is not installed: pip install 'ctx-encoder[train,weights]'",
+      f" needs h5py, which is not installed: pip install -e '{where}[train,weights]'",
     ),
     (ValueError(), ": ValueError()"),
   ):
@@ -49,3 +60,104 @@ def test_bugs_keep_their_traceback(monkeypatch):
   for error in (TypeError("a bug"), KeyError("a bug")):
     with pytest.raises(type(error), match="a bug"):
       run(monkeypatch, error)
+
+
+def test_a_misspelt_option_or_command_is_named_with_the_nearest(capsys):
+  for arguments, line in (
+    (["inpaint", "--imgae", "a.png"], "inpaint: there is no --imgae; nearest: --image"),
+    (["masks", "--outptu=a.png"], "masks: there is no --outptu; nearest: --output"),
+    (
+      ["masks", "--qqqqqqqq"],
+      "masks: there is no --qqqqqqqq. See ctx-encoder masks --help\n",
+    ),
+  ):
+    with pytest.raises(SystemExit) as ended:
+      call(*arguments)
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"ctx-encoder {line}")
+    assert error.count("\n") == 1
+  assert call("evalaute") == 2
+  first, *_ = capsys.readouterr().err.splitlines()
+  assert first == "ctx-encoder: there is no command 'evalaute'; nearest: evaluate."
+
+
+def test_options_may_be_abbreviated_and_missing_ones_are_one_line(tmp_path, capsys):
+  assert call("masks", "--out", tmp_path / "a.png", "--siz=16", "--coun", 1) == 0
+  capsys.readouterr()
+  with pytest.raises(SystemExit):
+    call("masks")
+  assert capsys.readouterr().err == (
+    "ctx-encoder masks: the following arguments are required: --output."
+    " See ctx-encoder masks --help\n"
+  )
+
+
+def test_numbers_have_a_range_and_help_ends_with_the_default(capsys):
+  parser = Parser("draw", "Draws.")
+  parser.number("--size", 8, "side", 4, 16)
+  parser.number("--seeds", [0, 1], "of each", 0)
+  parser.field(config.FIELDS["augment.hue"], 0.25)
+  parser.add_argument("--all", action="store_true", help="everything")
+  parser.add_argument("--none", help="nothing")
+  parser.add_argument("--said", default=3, help="own (default: three)")
+  args = parser.parse(["--seeds", "3", "4", "--hue", "0.5"])
+  assert (args.size, args.seeds, args.hue) == (8, [3, 4], 0.5)
+  for arguments, message in (
+    (["--size", "17"], "--size must be within [4, 16], not 17."),
+    (["--seeds", "1", "-1"], "--seeds must be at least 0, not -1."),
+    (["--hue", "nan"], "--hue must be within [0, 0.5], not nan."),
+  ):
+    with pytest.raises(ValueError, match="must be") as raised:
+      parser.parse(arguments)
+    assert str(raised.value) == message
+  text = parser.format_help()
+  for line in ("side (default: 8)", "of each (default: 0 1)", "circle (default: 0.25)"):
+    assert line in text
+  for line in ("everything\n", "nothing\n", "own (default: three)\n"):
+    assert line in text
+
+
+def test_a_full_disk_is_reported_with_the_file(tmp_path, capsys):
+  page = tmp_path / "masks.png"
+  temporary = tmp_path / ".new.masks.png"
+  temporary.symlink_to("/dev/full")
+  error = refusal(capsys, "masks", "--output", page, "--size", 16, "--kinds", "center")
+  assert error == (f"ctx-encoder masks: [Errno 28] No space left on device: '{page}'\n")
+  assert list(tmp_path.iterdir()) == []
+
+  def other(path):  # an error about another file keeps its name
+    raise OSError(errno.EIO, "I/O error", "other")
+
+  with pytest.raises(OSError, match="other"):
+    files.write(page, other)
+
+
+def test_libraries_are_quiet(capsys, monkeypatch):
+  monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+  logger = logging.getLogger("jax._src.xla_bridge")
+  level, filters = logger.level, logger.filters[:]
+  try:
+    console.quiet_libraries()
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"
+    logger.info("Unable to initialize backend 'tpu'")
+    logger.warning(
+      "An NVIDIA GPU may be present on this machine, but a CUDA-enabled jaxlib is not"
+      " installed. Falling back to cpu."
+    )
+  finally:
+    logger.setLevel(level)
+    logger.filters = filters
+  error = capsys.readouterr().err
+  assert error.startswith("JAX is installed without support for this machine's NVIDIA")
+  assert f"{console.install('cuda')} installs it." in error
+  assert error.count("\n") == 1
+
+
+def test_what_to_install(monkeypatch, tmp_path):
+  monkeypatch.chdir(ROOT)
+  assert console.install("train") == "pip install -e '.[train]'"
+  monkeypatch.chdir(tmp_path)
+  assert console.install("train", "demo") == f"pip install -e '{ROOT}[train,demo]'"
+  monkeypatch.setattr(console, "_ROOT", tmp_path)  # as in site-packages
+  assert console.install("train") == "pip install 'ctx-encoder[train]'"

@@ -1,5 +1,6 @@
 """`evaluate` and `crosseval`: which images they use, what they print and write."""
 
+import html
 import json
 import shutil
 import sys
@@ -9,26 +10,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from command import call, parse, refusal
 from pictures import fill_folder
 from PIL import Image
 
 from ctx_encoder import data, masks, metrics
-from ctx_encoder.apps import cli, runs
-from ctx_encoder.apps.commands import evaluate
-from ctx_encoder.evaluation import figures
-from ctx_encoder.training import assembly, trained, trainer
+from ctx_encoder.apps import runs
+from ctx_encoder.apps.commands import evaluate, features
+from ctx_encoder.data import split
+from ctx_encoder.training import trained
 from ctx_encoder.training.inference import make_complete
 
 
 @pytest.fixture(autouse=True, scope="module")
 def tiny_networks():
-  def generator(size, *, output_size, bottleneck, noise_dim, settings):
-    return tiny.generator(noise_dim)
-
   with pytest.MonkeyPatch.context() as patch:
-    patch.setitem(assembly.GENERATORS, "photos", generator)
-    patch.setattr(assembly, "discriminator", lambda config: tiny.MosaicJudge())
-    patch.setattr(figures, "curves", lambda *args, **kwargs: None)  # a second each
+    tiny.use_mosaics(patch)
     yield
 
 
@@ -57,9 +54,7 @@ def of_blocks(folder, tmp_path_factory):
 
 
 def train(root, **changes):
-  config = tiny.config(data__validation_fraction=0.3, num_steps=2, **changes)
-  trainer.train(config, root, say=lambda line: None)
-  return root
+  return tiny.train(root, data__validation_fraction=0.3, num_steps=2, **changes)
 
 
 def evaluated(workdir, images=None, **changes):
@@ -118,12 +113,27 @@ def test_only_the_validation_part_of_a_runs_own_images_is_used(workdir, folder):
     held_out = examples.names
   assert 0 < len(held_out) < 20
   assert len(runs.training_images(model)) == 20 - len(held_out)
-  first, about = runs.open_images(model, runs.Images(max_images=2))
-  assert first.names == held_out[:2]
-  assert about.startswith(f"2 images, the first of {len(held_out)} images")
-  spread, about = runs.open_images(model, runs.Images(max_images=2, spread=True))
-  assert spread.names == (held_out[0], held_out[-1])
-  assert "evenly spread" in about
+  two, about = runs.open_images(model, runs.Images(max_images=2))
+  assert list(two.names) == [held_out[i] for i in split.subset(held_out, 2)]
+  assert about.startswith(f"2 images, chosen by name from {len(held_out)} images")
+
+
+def test_every_command_takes_the_same_of_many_images(workdir, folder, tmp_path, capsys):
+  shared = ["--images", folder, "--max-images", 3, "--masks", "center", "--all"]
+  figures, page = tmp_path / "figures.json", tmp_path / "page.html"
+  assert call("evaluate", "--workdir", workdir, *shared, "--json", figures) == 0
+  (kind,) = json.loads(figures.read_text())["kinds"].values()
+  names = kind["per_image"]["names"]
+  assert len(names) == 3
+  assert call("report", workdir, *shared, "--output", page) == 0
+  written = html.unescape(page.read_text("utf-8"))
+  assert {path.name for path in folder.iterdir() if path.name in written} == set(names)
+  assert capsys.readouterr().out.startswith("3 images, chosen by name from 20 images")
+  output = tmp_path / "features.npz"
+  source = ["--workdir", workdir, *shared[:4]]
+  asked = parse(features, *source, "--output", output)
+  _, loaded = features.load(asked, cache="none", check=[])
+  assert list(loaded.train.names) == names
 
 
 def test_images_that_have_moved(folder, tmp_path, capsys):
@@ -132,15 +142,13 @@ def test_images_that_have_moved(folder, tmp_path, capsys):
   moved = train(tmp_path / "moved", data__path=str(gone))
   shutil.move(gone, tmp_path / "elsewhere")
   capsys.readouterr()
+  shared = ["--workdir", moved, "--masks", "center"]
   for command in ("evaluate", "crosseval", "report"):
-    assert cli.main([command, "--workdir", str(moved), "--masks", "center"]) == 1
-    error = capsys.readouterr().err.strip()
+    error = refusal(capsys, command, *shared)
     assert error.startswith(f"ctx-encoder {command}: The images of run ")
     assert str(gone) in error
     assert "--images FOLDER" in error
-    assert "\n" not in error
-  arguments = ["--masks", "center", "--images", str(tmp_path / "elsewhere")]
-  assert cli.main(["evaluate", "--workdir", str(moved), *arguments]) == 0
+  assert call("evaluate", *shared, "--images", tmp_path / "elsewhere") == 0
   assert "20 images, all of" in capsys.readouterr().out
 
 
@@ -229,23 +237,20 @@ def test_masks_of_a_folder(workdir, tmp_path):
 
 def test_a_baseline_whose_library_is_missing(workdir, capsys, monkeypatch):
   monkeypatch.setitem(sys.modules, "cv2", None)
-  arguments = ["evaluate", "--workdir", str(workdir), "--masks", "center"]
-  assert cli.main(arguments) == 0
+  arguments = ["evaluate", "--workdir", workdir, "--masks", "center"]
+  assert call(*arguments) == 0
   out, err = capsys.readouterr()
   assert "| mean colour " in out
   assert "| Telea " not in out
   assert "Left out: The baseline Telea needs cv2" in err
-  assert cli.main([*arguments, "--baselines", "mean", "telea"]) == 1
-  error = capsys.readouterr().err.strip()
+  error = refusal(capsys, *arguments, "--baselines", "mean", "telea")
   assert error.startswith("ctx-encoder evaluate: The baseline Telea needs cv2")
-  assert "\n" not in error
 
 
 def test_a_baseline_and_a_run_of_one_name(workdir, capsys):
   arguments = ["--workdir", f"mean colour={workdir}", "--masks", "center"]
-  assert cli.main(["evaluate", *arguments]) == 1
-  assert "'mean colour'" in capsys.readouterr().err
-  assert cli.main(["evaluate", *arguments, "--baselines"]) == 0
+  assert "'mean colour'" in refusal(capsys, "evaluate", *arguments)
+  assert call("evaluate", *arguments, "--baselines") == 0
 
 
 # What is printed and written
@@ -253,14 +258,14 @@ def test_a_baseline_and_a_run_of_one_name(workdir, capsys):
 
 def test_the_commands_print_tables_and_write_json(workdir, tmp_path, capsys):
   output = tmp_path / "out.json"
-  shared = ["--workdir", str(workdir), "--masks", "center", "brush", "--json"]
-  assert cli.main(["evaluate", *shared, str(output), "--baselines", "nearest"]) == 0
+  shared = ["--workdir", workdir, "--masks", "center", "brush", "--json", output]
+  assert call("evaluate", *shared, "--baselines", "nearest") == 0
   text = capsys.readouterr().out
   assert "## center" in text
   assert "nearest patch" in text
   assert "dB [" in text
   assert set(json.loads(output.read_text())["kinds"]) == {"center", "brush"}
-  assert cli.main(["crosseval", *shared, str(output), "--metric", "l1_hole"]) == 0
+  assert call("crosseval", *shared, "--metric", "l1_hole") == 0
   text = capsys.readouterr().out
   assert "L1 hole (%)" in text
   rows = [line for line in text.splitlines() if line.startswith("| ")]
@@ -272,10 +277,9 @@ def test_crosseval_compares_with_the_specialist_of_each_kind(
   workdir, of_blocks, tmp_path, capsys
 ):
   output = tmp_path / "out.json"
-  arguments = ["--workdir", f"first={workdir}", str(of_blocks), "--baselines", "mean"]
-  arguments += ["--masks", "center", "random_block", "brush", "--json", str(output)]
-  arguments += ["--metric", "psnr_hole", "ssim_hole"]
-  assert cli.main(["crosseval", *arguments]) == 0
+  arguments = ["--workdir", f"first={workdir}", of_blocks, "--baselines", "mean"]
+  arguments += ["--masks", "center", "random_block", "brush", "--json", output]
+  assert call("crosseval", *arguments, "--metric", "psnr_hole", "ssim_hole") == 0
   text = capsys.readouterr().out
   second = trained.load(of_blocks).name
   matrices = text.split("PSNR difference to the specialist")
@@ -316,17 +320,14 @@ class Measures:
 
 
 def test_fid_and_kid_are_written_with_the_name_of_their_network(
-  workdir, folder, tmp_path, capsys, monkeypatch
+  workdir, tmp_path, capsys, monkeypatch
 ):
   monkeypatch.setattr(runs.perceptual, "Perceptual", Measures)
-  output = tmp_path / "out.json"
-  arguments = ["--workdir", str(workdir), "--images", str(folder), "--all"]
-  arguments += ["--trunk", "weights.npz", "--network", "squeeze", "--masks", "center"]
-  arguments += ["--json", str(output), "--baselines", "mean"]
-  many = tmp_path / "many"
+  output, many = tmp_path / "out.json", tmp_path / "many"
   fill_folder(many, 50)
-  arguments[3] = str(many)
-  assert cli.main(["crosseval", *arguments, "--metric", "fid", "kid"]) == 0
+  shared = ["--workdir", workdir, "--images", many, "--all", "--masks", "center"]
+  shared += ["--trunk", "weights.npz", "--network", "squeeze", "--baselines", "mean"]
+  assert call("crosseval", *shared, "--json", output, "--metric", "fid", "kid") == 0
   text = capsys.readouterr().out
   assert "FID, SqueezeNet fire9, mean" in text
   assert "KID, SqueezeNet fire9 (x 1000), mean" in text
@@ -335,8 +336,7 @@ def test_fid_and_kid_are_written_with_the_name_of_their_network(
   systems = figures["kinds"]["center"]["systems"]
   assert {"fid", "kid"} <= systems["mean colour"].keys()
   page = tmp_path / "page.html"
-  shared = [*arguments[: arguments.index("--json")], "--output", str(page)]
-  assert cli.main(["report", *shared]) == 0
+  assert call("report", *shared, "--output", page) == 0
   written = page.read_text("utf-8")
   assert '<th scope="col">FID, SqueezeNet fire9 ↓</th>' in written
   assert "FID and KID: layer fire9 of SqueezeNet" in written
@@ -352,13 +352,8 @@ def test_bad_arguments_are_one_line(workdir, capsys):
     (["--mask-dir", "nowhere"], "nowhere"),
     (["--trunk", "nowhere.npz"], "nowhere.npz"),
   ]:
-    base = [] if "--workdir" in arguments else ["--workdir", str(workdir)]
-    assert cli.main(["evaluate", *base, *arguments]) == 1
-    error = capsys.readouterr().err.strip()
-    assert message in error
-    assert error.startswith("ctx-encoder evaluate: ")
-    assert "\n" not in error
+    base = [] if "--workdir" in arguments else ["--workdir", workdir]
+    assert message in refusal(capsys, "evaluate", *base, *arguments)
   for metric, message in [("kid", "--trunk"), ("lpips", "--trunk and --heads")]:
-    arguments = ["--workdir", str(workdir), "--metric", metric]
-    assert cli.main(["crosseval", *arguments]) == 1
-    assert f"--metric {metric} needs {message}." in capsys.readouterr().err
+    error = refusal(capsys, "crosseval", "--workdir", workdir, "--metric", metric)
+    assert f"--metric {metric} needs {message}." in error

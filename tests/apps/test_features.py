@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from command import call
 from pictures import encode, load, noise
 
 from ctx_encoder import models, pixels
-from ctx_encoder.apps import cli
 from ctx_encoder.apps.probe import features
-from ctx_encoder.training import trained, trainer
+from ctx_encoder.training import trained
 from ctx_encoder.training.task import View
 
 
@@ -162,26 +162,29 @@ def classes(tmp_path_factory):
   return folder
 
 
+@pytest.fixture(autouse=True, scope="module")
+def small_networks():
+  with pytest.MonkeyPatch.context() as patch:
+    tiny.use_small_networks(patch)
+    yield
+
+
 @pytest.fixture(scope="module")
 def workdir(classes, tmp_path_factory):
-  root = tmp_path_factory.mktemp("runs") / "one"
-  config = tiny.config(
+  return tiny.train(
+    tmp_path_factory.mktemp("runs") / "one",
     data__path=str(classes),
     data__load_size=20,
-    model__width=1 / 32,
     num_steps=2,
     name="tiny",
   )
-  trainer.train(config, root, say=lambda line: None)
-  return root
 
 
 @pytest.mark.parametrize("batch_size", [5, 100])
 def test_the_file_of_features(workdir, classes, tmp_path, batch_size, capsys):
   output = tmp_path / "new" / "features.npz"
-  arguments = ["--workdir", str(workdir), "--images", str(classes)]
-  arguments += ["--output", str(output), "--batch-size", str(batch_size)]
-  assert cli.main(["features", *arguments]) == 0
+  arguments = ["--workdir", workdir, "--images", classes, "--output", output]
+  assert call("features", *arguments, "--batch-size", batch_size) == 0
   out, err = capsys.readouterr()
   assert "24 images" in out
   assert "Skipped 1: dark/05x.png (not a picture)" in err
@@ -205,9 +208,9 @@ def test_the_file_of_features(workdir, classes, tmp_path, batch_size, capsys):
 
 def test_the_probe_of_dark_and_bright(workdir, classes, tmp_path, capsys):
   output = tmp_path / "probe.json"
-  arguments = ["--workdir", str(workdir), "--images", str(classes), "--seeds", "0", "1"]
-  arguments += ["--layer", "stage1", "bottleneck", "--json", str(output)]
-  assert cli.main(["probe", *arguments]) == 0
+  arguments = ["--workdir", workdir, "--images", classes, "--seeds", 0, 1]
+  arguments += ["--layer", "stage1", "bottleneck", "--json", output]
+  assert call("probe", *arguments) == 0
   out, err = capsys.readouterr()
   assert "18 training and 6 test images of 2 classes" in out
   assert "Skipped 1" in err
@@ -237,28 +240,25 @@ def test_bad_arguments_are_one_line(workdir, classes, tmp_path, capsys):
     folder.mkdir(parents=True)
     for i in range(6 if folder.name != "b" else 3):
       (folder / f"{i}.png").write_bytes(encode(noise(20, 20, seed=i)))
-  output = ["--output", str(tmp_path / "x.npz")]
+  output = ["--output", tmp_path / "x.npz"]
+  there = "no layer 'stage9'; there are stage1 ("
   for command, arguments, message in [
-    (
-      "features",
-      ["--layer", "stage9", *output],
-      "no layer 'stage9'; there are stage1 (",
-    ),
-    ("features", ["--output", str(tmp_path / "x.npy")], "must name a .npz"),
+    ("features", ["--layer", "stage9", *output], there),
+    ("features", ["--output", tmp_path / "x.npy"], "must name a .npz"),
     ("features", ["--images", "./nowhere", *output], "nothing at './nowhere'"),
     ("features", ["--batch-size", "0", *output], "at least 1"),
-    ("features", ["--workdir", str(tmp_path), *output], "no checkpoint"),
+    ("features", ["--workdir", tmp_path, *output], "no checkpoint"),
     ("probe", ["--layer", "stage1", "top"], "no layer 'top'"),
-    ("probe", ["--images", str(flat)], "6 of 6 images have no class, such as '0.png'"),
-    ("probe", ["--images", str(few)], "Of class 'b' there are 3 images"),
-    ("probe", ["--images", str(one)], "of one class, 'a'"),
-    ("probe", ["--test-fraction", "1"], "between 0 and 1"),
+    ("probe", ["--images", flat], "6 of 6 images have no class, such as '0.png'"),
+    ("probe", ["--images", few], "Of class 'b' there are 3 images"),
+    ("probe", ["--images", one], "of one class, 'a'"),
+    ("probe", ["--test-fraction", "1"], "must be within [0.01, 0.99], not 1"),
     ("probe", ["--test-fraction", "0.95"], "fewer than 2 training images"),
-    ("probe", ["--seeds", "-1"], "0 or above"),
+    ("probe", ["--seeds", "-1"], "--seeds must be at least 0"),
   ]:
-    base = {"--workdir": str(workdir), "--images": str(classes)}
+    base = {"--workdir": workdir, "--images": classes}
     flags = [x for pair in base.items() if pair[0] not in arguments for x in pair]
-    assert cli.main([command, *flags, *arguments]) == 1
+    assert call(command, *flags, *arguments) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith(f"ctx-encoder {command}: "), error
     assert message in error

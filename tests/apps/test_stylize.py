@@ -1,19 +1,19 @@
 """Style transfer: loss, optimiser, pictures, and the command."""
 
-import argparse
 import functools
 import json
 
+import command as shell
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command import refusal
 from jax.test_util import check_grads
-from pictures import load
+from pictures import contents, load
 from PIL import Image
 from scipy import linalg, optimize
 
-from ctx_encoder.apps import cli
 from ctx_encoder.apps.commands import stylize as command
 from ctx_encoder.apps.stylize import lbfgs, stylize
 from ctx_encoder.models.feature_nets import random_filters, vgg
@@ -300,19 +300,16 @@ def folders(tmp_path):
   return content, folder(tmp_path / "paintings", paintings(4), "monet")
 
 
-def call(folders, output, *arguments):
+def line(folders, output, *arguments):
+  """Returns a command line."""
   content, style = folders
-  common = f"--content {content} --style {style} --output {output} --image-size {SIDE}"
-  rest = [str(argument) for argument in ("--batch-size", 2, "--steps", 2, *arguments)]
-  return cli.main(["stylize", *common.split(), *rest])
+  common = ["--content", content, "--style", style, "--output", output]
+  small = ["--image-size", SIDE, "--batch-size", 2, "--steps", 2]
+  return [command, *common, *small, *arguments]
 
 
-def contents(path):
-  return {
-    file.relative_to(path).as_posix(): file.read_bytes()
-    for file in path.rglob("*")
-    if file.is_file()
-  }
+def call(*arguments):
+  return shell.call(*line(*arguments))
 
 
 def first_layers(path):
@@ -406,11 +403,11 @@ class TestCommand:
     assert call(folders, output, "--count", 1) == 0
     before = contents(output)
     for option in ("--seed", "--steps", "--style-weight"):
-      assert call(folders, output, option, 7) == 1
-      assert "not made with these settings" in capsys.readouterr().err
+      error = refusal(capsys, *line(folders, output, option, 7))
+      assert "not made with these settings" in error
     (output / "notes.txt").write_text("mine")
-    assert call(folders, output) == 1
-    assert "such as notes.txt: name an empty folder" in capsys.readouterr().err
+    error = refusal(capsys, *line(folders, output))
+    assert "such as notes.txt: name an empty folder" in error
     assert contents(output) == before | {"notes.txt": b"mine"}
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "a.txt").write_text("mine")
@@ -433,10 +430,8 @@ class TestCommand:
       whole[f"{convolution.keras}/kernel"] = np.zeros(convolution.shape, "f4")
       whole[f"{convolution.keras}/bias"] = np.zeros(convolution.shape[3], "f4")
     monkeypatch.setattr(command.weights, "load", lambda path: whole)
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
     arguments = f"--content c --style s --output o --features {name} --weights w"
-    args = parser.parse_args(arguments.split())
+    args = shell.parse(command, *arguments.split())
     _, recipe = command._features_and_recipe(args)
     assert recipe.style_layers == tuple(f"relu{block}_1" for block in range(1, 6))
     assert recipe.content_layers == ("relu4_2",)
@@ -455,19 +450,14 @@ class TestCommand:
       (("--weights", "a.npz"), "--weights needs --features"),
       (("--features", "vgg16", "--weights", "missing.npz"), "missing.npz"),
     ):
-      assert call(folders, tmp_path / "out", *arguments) == 1
-      error = capsys.readouterr().err
-      assert message in error
-      assert error.count("\n") == 1
+      assert message in refusal(capsys, *line(folders, tmp_path / "out", *arguments))
       assert not (tmp_path / "out").exists()
 
   def test_weights_of_another_network(self, folders, tmp_path, capsys):
     np.savez(tmp_path / "other.npz", kernel=np.zeros((3, 3)))
     network = ("--features", "vgg19", "--weights", tmp_path / "other.npz")
-    assert call(folders, tmp_path / "out", *network) == 1
-    error = capsys.readouterr().err
+    error = refusal(capsys, *line(folders, tmp_path / "out", *network))
     assert "features.0.weight" in error
-    assert error.count("\n") == 1
 
   def test_bad_folders(self, folders, tmp_path, capsys):
     content, style = folders

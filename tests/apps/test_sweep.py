@@ -1,12 +1,13 @@
 """Sweeps: their cells, failed and finished runs, and the table."""
 
-import argparse
 import json
 from pathlib import Path
 
 import pytest
+import tiny
+from command import call, parse, refusal
 
-from ctx_encoder.apps import cli
+from ctx_encoder import xla
 from ctx_encoder.apps.commands import sweep
 from ctx_encoder.evaluation.compare import MODEL
 
@@ -36,9 +37,7 @@ def config(tmp_path):
 
 
 def arguments(config, *rest):
-  parser = argparse.ArgumentParser()
-  sweep.add_arguments(parser)
-  return parser.parse_args(["--config", str(config), "--output", "unused", *rest])
+  return parse(sweep, "--config", config, "--output", "unused", *rest)
 
 
 def test_cells_are_all_combinations(config):
@@ -56,6 +55,11 @@ def test_cells_are_all_combinations(config):
   assert {cell["model"]["dropout"] for cell in cells.values()} == {0.1}
 
 
+def test_the_number_of_epochs_counts_where_it_is_named(config):
+  (cell,) = sweep.make_cells(arguments(config, "--set", "num_epochs=3")).values()
+  assert (cell["num_epochs"], cell["num_steps"]) == (3, 0)
+
+
 def test_a_wrong_grid_is_an_error_before_anything_starts(config, tmp_path, capsys):
   output = tmp_path / "sweep"
   for rest, message in [
@@ -65,17 +69,20 @@ def test_a_wrong_grid_is_an_error_before_anything_starts(config, tmp_path, capsy
     (["--grid", "model.width=0.5,100"], "must be within"),
     (["--grid", "model.width=1", "--set", "model.width=2"], "a field twice"),
     (["--seeds", "1", "1"], "one twice"),
+    (
+      ["--grid", "num_epochs=1,2", "--set", "num_steps=9"],
+      "num_epochs and num_steps both say how long to train",
+    ),
   ]:
-    command = ["sweep", "--config", str(config), "--output", str(output), *rest]
-    assert cli.main(command) == 1
-    assert message in capsys.readouterr().err
+    arguments = ["--config", config, "--output", output, *rest]
+    assert message in refusal(capsys, sweep, *arguments)
     assert not output.exists()
 
 
 def test_a_missing_configuration(tmp_path, capsys):
-  command = ["sweep", "--config", "nowhere.py", "--output", str(tmp_path / "sweep")]
-  assert cli.main(command) == 1
-  assert "no configuration file 'nowhere.py'" in capsys.readouterr().err
+  arguments = ["--config", "nowhere.py", "--output", tmp_path / "sweep"]
+  error = refusal(capsys, sweep, *arguments)
+  assert "no configuration file 'nowhere.py'" in error
 
 
 def process(trained, fails=lambda config: False):
@@ -105,24 +112,21 @@ def test_results_of_another_configuration_are_not_reused(
 ):
   output, trained = tmp_path / "sweep", []
   monkeypatch.setattr(sweep, "start_process", process(trained))
-  command = ["sweep", "--config", str(config), "--output", str(output)]
-  assert cli.main(command) == 0
-  assert cli.main(command) == 0
+  command = [sweep, "--config", config, "--output", output]
+  assert call(*command) == 0
+  assert call(*command) == 0
   assert trained == ["run_seed0"]
   capsys.readouterr()
   before = (output / "results.json").read_bytes()
   changed = [*command, "--set", "model.dropout=0.1", "--seeds", "0", "1"]
-  assert cli.main(changed) == 1
-  error = capsys.readouterr().err.strip()
+  error = refusal(capsys, *changed)
   assert "holds a result of another configuration" in error
   assert "model.dropout was None, is 0.1 now" in error
   assert error.count(" was ") == 1
-  assert "\n" not in error
   assert trained == ["run_seed0"]
   assert (output / "results.json").read_bytes() == before
   (output / "run_seed0.json").unlink()
-  assert cli.main(command) == 1
-  assert "its configuration is not recorded" in capsys.readouterr().err
+  assert "its configuration is not recorded" in refusal(capsys, *command)
 
 
 def test_a_sweep_survives_a_failed_cell_and_goes_on(
@@ -135,14 +139,14 @@ def test_a_sweep_survives_a_failed_cell_and_goes_on(
     return config["optimizer"]["learning_rate"] == 1.0 and len(trained) < 4
 
   monkeypatch.setattr(sweep, "start_process", process(trained, fails))
-  command = ["sweep", "--config", str(config), "--output", str(output), "--seeds"]
+  command = [sweep, "--config", config, "--output", output, "--seeds"]
   command += ["0", "2", "--grid", "optimizer.learning_rate=1.0,2.0"]
-  assert cli.main(command) == 1
+  assert call(*command) == 1
   assert len(trained) == 4
   out, err = capsys.readouterr()
   assert "loss is nan" in err
   assert "| learning_rate=2.0 | 13.00 [12.00, 14.00]" in out
-  assert cli.main(command) == 0  # the failed ones again, and those alone
+  assert call(*command) == 0  # the failed ones again, and those alone
   assert trained[4:] == ["learning_rate=1.0_seed0", "learning_rate=1.0_seed2"]
   table = (output / "table.md").read_text()
   assert "| learning_rate=1.0 | 12.00 [11.00, 13.00]" in table
@@ -152,11 +156,24 @@ def test_a_sweep_survives_a_failed_cell_and_goes_on(
   assert figures["cells"]["learning_rate=2.0"]["2"]["psnr_hole"] == 14
 
 
-def test_a_run_in_its_own_process(config, tmp_path, capsys):
+def train_here(cell, log):
+  sweep._train_cell(cell)
+  return 0
+
+
+@pytest.mark.parametrize(
+  "own", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["here", "process"]
+)
+def test_a_run_is_trained(own, config, photographs, tmp_path, capsys, monkeypatch):
+  if not own:
+    monkeypatch.setattr(sweep, "start_process", train_here)
+    monkeypatch.setattr(xla, "cache_in", lambda folder: None)
+    tiny.use_mosaics(monkeypatch)
   output = tmp_path / "sweep"
-  command = ["sweep", "--config", str(config), "--output", str(output)]
-  assert cli.main(command) == 0
+  command = [sweep, "--config", config, "--output", output]
+  command += ["--set", f"data.path={photographs}", "data.loader=pillow"]
+  assert call(*command) == 0
   assert sweep.results(output / "run_seed0") is not None
   assert "mean colour" in (output / "table.md").read_text()
-  assert cli.main(command) == 0
+  assert call(*command) == 0
   assert "1 of 1" in capsys.readouterr().out  # only of the first time

@@ -55,3 +55,12 @@ def fill_folder(folder, count, side=16, prefix="picture"):
   for number, name in enumerate(names):
     (folder / name).write_bytes(encode(noise(side, side, seed=number)))
   return names
+
+
+def contents(folder):
+  """Returns {relative name: bytes} of all files in a folder and below."""
+  return {
+    file.relative_to(folder).as_posix(): file.read_bytes()
+    for file in sorted(folder.rglob("*"))
+    if file.is_file()
+  }

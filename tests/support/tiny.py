@@ -6,14 +6,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from ctx_encoder import config as configuration
+from ctx_encoder.evaluation import figures
 from ctx_encoder.models import PatchGAN, Settings, Stage, layers
 from ctx_encoder.models.bottleneck import Dense
 from ctx_encoder.models.decoder import Decoder
 from ctx_encoder.models.encoder import Encoder
 from ctx_encoder.models.generator import Generator
-from ctx_encoder.training import assembly
+from ctx_encoder.training import assembly, trainer
 from ctx_encoder.training.checkpoint import Checkpoints
 from ctx_encoder.training.setup import Optimizers, Run
 from ctx_encoder.training.state import TrainState
@@ -78,13 +80,18 @@ class MosaicDiscriminator(nn.Module):
     return nn.Dense(1, name="decode")(x)
 
 
-MosaicJudge = MosaicDiscriminator  # as tests/apps still call it
-
-
 def use_mosaics(patch):
   """Makes `assembly` use these two for any configuration, until the patch is undone."""
   patch.setitem(assembly.GENERATORS, "photos", mosaic)
   patch.setattr(assembly, "discriminator", lambda config: MosaicDiscriminator())
+
+
+def use_small_networks(patch):
+  """Makes `assembly` use `generator` and a mosaic discriminator for 'Photos'."""
+  use_mosaics(patch)
+  patch.setitem(
+    assembly.GENERATORS, "photos", lambda size, noise_dim=0, **_: generator(noise_dim)
+  )
 
 
 def mosaic(image_size, *, output_size, bottleneck, noise_dim, settings):
@@ -159,6 +166,14 @@ def untrained_run(workdir, step, **changes):
   with Checkpoints(workdir / "checkpoints") as checkpoints:
     saved = configuration.to_dict(made)
     checkpoints.save(step, state, config=saved, extra={"mean_color": color})
+  return workdir
+
+
+def train(workdir, **changes):
+  """Trains a run of `config(**changes)`, draws no curves, and returns its folder."""
+  with pytest.MonkeyPatch.context() as patch:  # drawing takes half of the time
+    patch.setattr(figures, "curves", lambda *args, **kwargs: None)
+    trainer.train(config(**changes), workdir, say=lambda line: None)
   return workdir
 
 

@@ -35,6 +35,7 @@ def done(tmp_path_factory):
   """Runs README's example, small; returns its names and its folder."""
   folder = tmp_path_factory.mktemp("fit")
   images = tiny.batch(14, side=16)["image"]
+  loaded = data.from_arrays(images[:10], images[10:])
 
   def default():
     """Returns a configuration that keeps its small fields in `update`."""
@@ -43,10 +44,11 @@ def done(tmp_path_factory):
     object.__setattr__(settings, "update", lambda values: update(values | SMALL))
     return settings
 
-  names = {"train": images[:10], "validation": images[10:]}
+  names = {}
   with pytest.MonkeyPatch.context() as patch:
     patch.chdir(folder)
     patch.setattr(config, "default", default)
+    patch.setattr(data, "load", lambda settings: loaded)
     patch.setattr(figures, "curves", lambda *args, **kwargs: None)
     exec(compile(example(), "README.md", "exec"), names)
   return names, folder / "runs/hourglass"
@@ -71,7 +73,7 @@ def test_the_example_is_loaded_for_inference(done):
   fresh = names["Hourglass"]().init(jax.random.key(0), np.zeros((1, 16, 16, 3)))
   shapes = jax.tree.map(np.shape, (dict(fresh)["params"], model.variables["params"]))
   assert shapes[0] == shapes[1]
-  images = names["train"][:2]
+  images = names["images"].train.images[:2]
   hole = np.zeros((2, 16, 16, 1), np.uint8)
   hole[:, 4:12, 4:12] = 1
   completed = make_complete(model.generator, model.variables, model.view)(images, hole)
@@ -93,7 +95,8 @@ def test_fit_resumes_and_checks_the_batch_size(done, monkeypatch):
   monkeypatch.setattr(figures, "curves", lambda *args, **kwargs: None)
   training.fit(names["run"], names["images"], folder, say=said.append)
   assert "Resuming at step 2 of 2" in said[0]
-  few = data.from_arrays(names["train"][:3], names["validation"])
+  images = names["images"]
+  few = data.from_arrays(images.train.images[:3], images.validation.images)
   with pytest.raises(ValueError, match="batch_size=4"):
     training.fit(names["run"], few, folder)
 

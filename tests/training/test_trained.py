@@ -9,32 +9,26 @@ import pytest
 import tiny
 
 from ctx_encoder.apps import runs
-from ctx_encoder.training import assembly, trained, trainer
+from ctx_encoder.training import trained
 
 
 @pytest.fixture(autouse=True, scope="module")
 def tiny_networks():
-  def generator(size, *, output_size, bottleneck, noise_dim, settings):
-    return tiny.generator(noise_dim)
-
   with pytest.MonkeyPatch.context() as patch:
-    patch.setitem(assembly.GENERATORS, "photos", generator)
-    patch.setattr(assembly, "discriminator", lambda config: tiny.MosaicJudge())
+    tiny.use_mosaics(patch)
     yield
 
 
 @pytest.fixture(scope="module")
 def workdir(photographs, tmp_path_factory):
   """A short run of a tiny network on small pictures."""
-  root = tmp_path_factory.mktemp("runs") / "one"
-  config = tiny.config(
+  return tiny.train(
+    tmp_path_factory.mktemp("runs") / "one",
     data__path=str(photographs),
     data__validation_fraction=0.3,
     ema_decay=0.9,
     num_steps=6,
   )
-  trainer.train(config, root, say=lambda line: None)
-  return root
 
 
 def test_the_generator_is_the_one_that_was_saved(workdir):

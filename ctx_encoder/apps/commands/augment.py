@@ -16,59 +16,46 @@ and never repeats one.
 
 import argparse
 import io
-import json
-import pathlib
-import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
+from ctx_encoder.apps import folders
+from ctx_encoder.apps.arguments import Parser
 from ctx_encoder.augment import make_augment
 from ctx_encoder.config import FIELDS, PAINTINGS, Augment
-from ctx_encoder.data import decode, files, sources, split
-
-SETTINGS = "augment.json"
+from ctx_encoder.data import decode, files, split
 
 # (image, name, number) to a copy; images are uint8 `[size, size, 3]`.
 MakeCopy = Callable[[np.ndarray, str, int], np.ndarray]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
   """Adds this command's arguments."""
   parser.add_argument("--input", required=True, help="folder of images")
   parser.add_argument("--output", required=True, help="folder to write to")
   number = parser.add_mutually_exclusive_group()
-  number.add_argument(
-    "--copies", type=int, default=10, help="copies of each image (default: 10)"
-  )
+  number.add_argument("--copies", type=int, default=10, help="copies of each image")
   number.add_argument(
     "--total", type=int, help="number of images to write, originals included"
   )
-  parser.add_argument(
+  parser.number(
     "--size",
-    type=int,
-    default=256,
-    help="side of the images written, in pixels: the short side is resized to it, and"
-    " the centre square is kept (default: 256)",
+    256,
+    "side of the images written, in pixels: the short side is resized to it, and the"
+    " centre square is kept",
+    16,
+    2048,
   )
-  for name in vars(Augment()):
-    field = FIELDS[f"augment.{name}"]
-    default = PAINTINGS.get(name, field.default)
-    parser.add_argument(
-      f"--{name.replace('_', '-')}",
-      type=float,
-      default=default,
-      help=f"{field.help} (default: {default:g})",
-    )
-  parser.add_argument(
-    "--seed", type=int, default=0, help="seed of the copies (default: 0)"
-  )
-  parser.add_argument(
-    "--quality", type=int, default=95, help="quality of the JPEG files (default: 95)"
-  )
+  for name, default in vars(Augment(**PAINTINGS)).items():
+    parser.field(FIELDS[f"augment.{name}"], default)
+  parser.number("--seed", 0, "seed of the copies", 0, 2**31)
+  parser.number("--quality", 95, "quality of the JPEG files", 1, 100)
   parser.add_argument(
     "--force",
     action="store_true",
@@ -83,71 +70,35 @@ def run(args: argparse.Namespace) -> int:
   Raises:
     FileNotFoundError: the input folder does not exist.
     FileExistsError: the output folder holds something else.
-    ValueError: an argument is out of range, or no image can be used.
+    ValueError: there is no copy to make, or no image can be used.
   """
-  for name, low, high in (("size", 16, 2048), ("quality", 1, 100), ("seed", 0, 2**31)):
-    value = getattr(args, name)
-    if not low <= value <= high:
-      raise ValueError(f"--{name} must be within [{low}, {high}], not {value}.")
-  strengths = {name: getattr(args, name) for name in vars(Augment())}
-  make_copy = _copier(args.size, args.seed, strengths)
-  root, output = (pathlib.Path(path).expanduser() for path in (args.input, args.output))
-  if not root.is_dir():
-    raise FileNotFoundError(f"--input {args.input}: there is no such folder.")
-  if output.resolve().is_relative_to(root.resolve()):
-    raise ValueError("--output must neither be --input nor lie in it.")
-  source = sources.open_source("folder", args.input)
+  output = Path(args.output).expanduser()
+  source = folders.open_originals("input", args.input, output)
   plan = _plan(source.names, args.copies, args.total)
+  strengths = {name: getattr(args, name) for name in vars(Augment())}
   settings = strengths | {n: getattr(args, n) for n in ("size", "seed", "quality")}
-  _prepare(output, settings, set().union(*plan), args.force)
-  written, present, skipped = _write(source, plan, output, make_copy, args)
-  for name, why in skipped.items():
-    print(f"skipped  {name}: {why}", file=sys.stderr)
-  if not written + present:
-    raise ValueError(f"None of the {len(plan)} images in {args.input} can be used.")
-  print(
-    f"{args.output}  {written} images written, {present} were there,"
-    f" {len(skipped)} originals skipped"
-  )
-  return 0
-
-
-def _write(
-  source: sources.Source,
-  plan: list[list[str]],
-  output: pathlib.Path,
-  make_copy: MakeCopy,
-  args: argparse.Namespace,
-) -> tuple[int, int, dict[str, str]]:
-  """Writes the files that are missing.
-
-  Returns:
-    The numbers of files written and of files present before, and {name: reason} of
-    unusable originals.
-  """
-  from tqdm import tqdm
-
+  planned = set().union(*plan)
+  folders.claim(output, "augment.json", settings, planned, force=args.force)
+  make_copy = _copier(args.size, args.seed, strengths)
   skipped = dict(source.skipped)
   written = present = 0
   for position, names in enumerate(tqdm(plan, unit="original", disable=None)):
     missing = [i for i, name in enumerate(names) if not (output / name).exists()]
     present += len(names) - len(missing)
-    if not missing:
-      continue
     try:
-      original = source.read(position)
-      image = decode.decode(original, args.size)
+      jpegs = _jpegs(source.read(position), names[0], missing, make_copy, args)
     except (OSError, decode.BadImage) as error:
       skipped[source.names[position]] = str(error)
       continue
-    for number in missing:
-      if number:
-        encoded = _jpeg(make_copy(image, names[0], number), args.quality)
-      else:
-        encoded = _unchanged(original, args.size) or _jpeg(image, args.quality)
-      files.write(output / names[number], encoded)
-      written += 1
-  return written, present, skipped
+    for number, jpeg in zip(missing, jpegs, strict=True):
+      files.write(output / names[number], jpeg)
+    written += len(missing)
+  folders.end(args.input, len(plan), written + present, skipped)
+  print(
+    f"{args.output}  {written} images written, {present} were there,"
+    f" {len(skipped)} originals skipped"
+  )
+  return 0
 
 
 def _copier(size: int, seed: int, strengths: dict[str, float]) -> MakeCopy:
@@ -168,9 +119,6 @@ def _copier(size: int, seed: int, strengths: dict[str, float]) -> MakeCopy:
 
 def _plan(names: list[str], copies: int, total: int | None) -> list[list[str]]:
   """Returns the names to write for each original: its own, then its copies'."""
-  for name in names:
-    if split.COPY.search(name):
-      raise ValueError(f"--input holds copies already ({name}): give the originals.")
   if total is None:
     counts = [copies] * len(names)
   else:
@@ -185,39 +133,29 @@ def _plan(names: list[str], copies: int, total: int | None) -> list[list[str]]:
   ]
 
 
-def _prepare(
-  output: pathlib.Path, settings: dict[str, float], planned: set[str], force: bool
-) -> None:
-  """Creates the folder and saves the settings in it, unless it holds other files."""
-  found = files.visible_files(output)
-  note = output / SETTINGS
-  others = sorted(found - planned - {SETTINGS})
-  text = json.dumps(settings, indent=1)
-  same = note.is_file() and note.read_text() == text
-  if others and not force:
-    raise FileExistsError(
-      f"--output {output} holds {len(others)} files that this call does not write, such"
-      f" as {others[0]}: give an empty folder, or --force to write beside them."
-    )
-  if found and not same and not force:
-    raise FileExistsError(
-      f"--output {output} holds images made with other settings: give an empty folder,"
-      " or --force to replace them."
-    )
-  for name in found if not same else ():
-    if split.COPY.sub("", name) in planned:
-      (output / name).unlink()
-  files.write(note, text)
+def _jpegs(
+  original: bytes | np.ndarray,
+  name: str,
+  numbers: list[int],
+  make_copy: MakeCopy,
+  args: argparse.Namespace,
+) -> list[bytes]:
+  """Returns the copies of some numbers as JPEGs; number 0 is the original."""
+  if not numbers:
+    return []
+  image = decode.decode(original, args.size)
+
+  def jpeg(number: int) -> bytes:
+    if not number and _is_jpeg(original, args.size):
+      return bytes(original)  # not compressed a second time
+    file, made = io.BytesIO(), make_copy(image, name, number) if number else image
+    Image.fromarray(made).save(file, "JPEG", quality=args.quality, subsampling=0)
+    return file.getvalue()
+
+  return [jpeg(number) for number in numbers]
 
 
-def _unchanged(data: bytes | np.ndarray, size: int) -> bytes | None:
-  """Returns a JPEG that has the right size, as it needs no second compression."""
-  if isinstance(data, bytes) and data.startswith(b"\xff\xd8"):
-    return data if decode.dimensions(data) == (size, size) else None
-  return None
-
-
-def _jpeg(image: np.ndarray, quality: int) -> bytes:
-  file = io.BytesIO()
-  Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling=0)
-  return file.getvalue()
+def _is_jpeg(data: bytes | np.ndarray, size: int) -> bool:
+  """Returns whether an image is a JPEG of that side already."""
+  jpeg = isinstance(data, bytes) and data.startswith(b"\xff\xd8")
+  return jpeg and decode.dimensions(data) == (size, size)

@@ -10,9 +10,10 @@ import argparse
 import math
 
 from ctx_encoder import config
+from ctx_encoder.apps.arguments import Parser
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
   """Adds this command's arguments."""
   parser.add_argument(
     "pattern", nargs="?", default="", help="part of the fields' names (default: all)"

@@ -16,12 +16,13 @@ import dataclasses
 from typing import Any
 
 from ctx_encoder.apps import runs
+from ctx_encoder.apps.arguments import Parser
 from ctx_encoder.apps.commands import evaluate
 from ctx_encoder.evaluation.table import Table, as_json
 from ctx_encoder.metrics.headings import METRICS, Metric
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
   """Adds this command's arguments."""
   evaluate.add_arguments(parser)
   parser.add_argument(
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     nargs="+",
     choices=tuple(METRICS),
     default=["psnr_hole"],
-    help="metrics of the matrices (default: psnr_hole)",
+    help="metrics of the matrices",
   )
 
 

@@ -17,25 +17,17 @@ import argparse
 import numpy as np
 
 from ctx_encoder import config, data
+from ctx_encoder.apps.arguments import Parser
 
 HEADERS = 1000  # images whose size is looked up
 FIELDS = ("path", "source", "split", "data_dir", "download", "image_size")
 FIELDS += ("validation_fraction", "max_images", "max_pixels", "loader")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
   """Adds an option for each of `FIELDS`, the fields of a configuration's section."""
   for name in FIELDS:
-    field, option = config.FIELDS[f"data.{name}"], f"--{name.replace('_', '-')}"
-    text = field.help.replace("%", "%%")
-    if field.type is bool:
-      parser.add_argument(option, action="store_true", help=text)
-      continue
-    text += f" (default: {field.default})" if field.default != "" else ""
-    choices = field.choices or None
-    parser.add_argument(
-      option, type=field.type, default=field.default, choices=choices, help=text
-    )
+    parser.field(config.FIELDS[f"data.{name}"])
 
 
 def run(args: argparse.Namespace) -> int:

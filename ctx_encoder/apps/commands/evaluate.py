@@ -21,13 +21,15 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from ctx_encoder import config
 from ctx_encoder.apps import runs
+from ctx_encoder.apps.arguments import Parser
 from ctx_encoder.data import files
 from ctx_encoder.evaluation import baselines, perceptual
 from ctx_encoder.evaluation.compare import Comparison
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
   """Adds this command's arguments."""
   parser.add_argument(
     "--workdir",
@@ -35,18 +37,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     required=True,
     help="folders of runs, as launch.py made them; NAME=FOLDER names a run otherwise",
   )
-  add_request_arguments(
-    parser, max_images="at most this many, the first (default: all)"
-  )
+  add_request_arguments(parser)
   parser.add_argument("--json", help="file to write every figure to")
 
 
-def add_request_arguments(parser: argparse.ArgumentParser, *, max_images: str) -> None:
+def add_request_arguments(parser: Parser, *, max_images: int = 0) -> None:
   """Adds the arguments of a `runs.Request`, except the runs.
 
   Args:
     parser: of a command.
-    max_images: what is said of --max-images.
+    max_images: default of --max-images.
   """
   add_image_arguments(parser, required=False, max_images=max_images)
   add = parser.add_argument
@@ -55,12 +55,12 @@ def add_request_arguments(parser: argparse.ArgumentParser, *, max_images: str) -
     "--masks",
     nargs="+",
     choices=runs.KINDS,
-    default=list(runs.KINDS[:4]),
+    default=config.MASK_KINDS,
     metavar="KIND",
-    help=f"kinds of holes, of: {', '.join(runs.KINDS)} (default: the first four)",
+    help=f"kinds of holes, of: {', '.join(runs.KINDS)}",
   )
   add("--mask-dir", default="", help="folder of mask images, brighter than half = hole")
-  add("--seed", type=int, default=0, help="seed of the holes (default: 0)")
+  parser.number("--seed", 0, "seed of the holes")
   add(
     "--baselines",
     nargs="*",
@@ -70,54 +70,49 @@ def add_request_arguments(parser: argparse.ArgumentParser, *, max_images: str) -
     " (a second an image), nearest (the training patch whose surroundings fit best)"
     f" (default: {' '.join(baselines.DEFAULT)}, if installed)",
   )
-  add("--batch-size", type=int, default=16, help="images a call (default: 16)")
+  parser.number("--batch-size", 16, "images a call", 1)
   add(
     "--network",
     choices=tuple(perceptual.NETWORKS),
     default="alex",
-    help="network whose features LPIPS, FID and KID use (default: alex)",
+    help="network whose features LPIPS, FID and KID use",
   )
   add("--trunk", help="its weights from torchvision: .pth, .safetensors or .npz")
   add("--heads", help="weights of LPIPS v0.1 for this network: .pth or .npz")
 
 
-def add_image_arguments(
-  parser: argparse.ArgumentParser, *, required: bool, max_images: str
-) -> None:
-  """Adds the arguments of `runs.Images`."""
+def add_image_arguments(parser: Parser, *, required: bool, max_images: int = 0) -> None:
+  """Adds the arguments of `runs.Images`, except `everything`."""
   default = "" if required else " (default: what the first run was trained on)"
-  parser.add_argument(
+  add = parser.add_argument
+  add(
     "--images",
     required=required,
     help=f"folder of images or of TFRecords, or name of a TFDS data set{default}",
   )
-  parser.add_argument(
-    "--split",
-    help="TFDS: the split of --images (default: train, or the run's own)",
-  )
-  parser.add_argument(
+  add("--split", help="TFDS: the split of --images (default: train, or the run's own)")
+  add(
     "--data-dir",
     help="TFDS: where its data sets are kept (default: where the run looked for them)",
   )
-  parser.add_argument("--max-images", type=int, default=0, help=max_images)
+  most = "use at most this many, chosen by a hash of their names; 0 = all"
+  parser.number("--max-images", max_images, most, 0)
 
 
-def images_of(args: argparse.Namespace, *, spread: bool = False) -> runs.Images:
+def images_of(args: argparse.Namespace) -> runs.Images:
   """Returns what the arguments of `add_image_arguments` say, and --all."""
   everything = getattr(args, "all", True)
   return runs.Images(
-    args.images, args.split, args.data_dir, everything, args.max_images, spread
+    args.images, args.split, args.data_dir, everything, args.max_images
   )
 
 
-def request_of(
-  args: argparse.Namespace, workdirs: Sequence[str], *, spread: bool = False
-) -> runs.Request:
+def request_of(args: argparse.Namespace, workdirs: Sequence[str]) -> runs.Request:
   """Returns what the arguments of `add_request_arguments` say."""
   names = ("mask_dir", "seed", "baselines", "batch_size", "network", "trunk", "heads")
   return runs.Request(
     workdirs,
-    images_of(args, spread=spread),
+    images_of(args),
     tuple(dict.fromkeys(args.masks)),
     **{name: getattr(args, name) for name in names},
   )

@@ -23,40 +23,37 @@ import numpy as np
 
 from ctx_encoder import data
 from ctx_encoder.apps import runs
+from ctx_encoder.apps.arguments import Parser
 from ctx_encoder.apps.commands import evaluate
 from ctx_encoder.apps.probe import features
 from ctx_encoder.data import files
 from ctx_encoder.training import trained
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
   """Adds this command's arguments."""
   add_source_arguments(parser)
   parser.add_argument("--output", required=True, help="the .npz to write")
   parser.add_argument(
     "--layer",
     default=features.BOTTLENECK,
-    help="stage1, stage2, ... or bottleneck, see above (default: bottleneck)",
+    help="stage1, stage2, ... or bottleneck, see above",
   )
 
 
-def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+def add_source_arguments(parser: Parser) -> None:
   """Adds the arguments that name a run, images and the pooling of maps."""
   parser.add_argument("--workdir", required=True, help="folder of a run")
-  evaluate.add_image_arguments(
-    parser, required=True, max_images="at most this many (default: all)"
-  )
+  evaluate.add_image_arguments(parser, required=True)
   parser.add_argument(
     "--pool",
     choices=features.POOLS,
     default="grid",
     help="what becomes of a layer's map: none keeps it, mean and max pool over all"
     " positions, grid takes means over the most cells that leave at most"
-    f" {features.MOST_FEATURES} features (default: grid)",
+    f" {features.MOST_FEATURES} features",
   )
-  parser.add_argument(
-    "--batch-size", type=int, default=32, help="images a call (default: 32)"
-  )
+  parser.number("--batch-size", 32, "images a call", 1)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -102,12 +99,9 @@ def load(
   """Returns the run and its images, all of them in `train`.
 
   Raises:
-    ValueError: --batch-size is wrong, or the run has no such layer, both found before
-      the images are read.
+    ValueError: the run has no such layer, found before the images are read.
     FileNotFoundError: there is no such run, or no such images.
   """
-  if args.batch_size < 1:
-    raise ValueError(f"--batch-size must be at least 1, not {args.batch_size}.")
   model = trained.load(args.workdir)
   for layer in check:
     features.check_layer(model.generator, model.view, layer)

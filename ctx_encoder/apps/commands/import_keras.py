@@ -20,19 +20,18 @@ import jax
 import jax.numpy as jnp
 
 from ctx_encoder import config as configuration
+from ctx_encoder.apps.arguments import Parser
 from ctx_encoder.models.weights import keras, read
 from ctx_encoder.training import assembly
 from ctx_encoder.training.checkpoint import Checkpoints
-from ctx_encoder.training.objective import discriminator_size
 from ctx_encoder.training.process import claimed
-from ctx_encoder.training.setup import init_state
 from ctx_encoder.training.state import TrainState
 
 # By then the initial running statistics, of momentum 0.99, have a weight below 2^-24.
 STEP = 2000
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
   """Adds this command's arguments."""
   parser.add_argument("file", metavar="FILE", help=".keras, .weights.h5 or .h5")
   parser.add_argument(
@@ -74,9 +73,8 @@ def make(args: argparse.Namespace) -> list[keras.Match]:
     OSError, ImportError: a file cannot be read, or the folder not written.
   """
   config = configuration.read(args.config)
-  for text in args.set:
-    name, (value,) = configuration.parse(text)
-    config.update({name: value})
+  named = (configuration.parse(text) for text in args.set)
+  configuration.override(config, {name: value for name, (value,) in named})
   configuration.validate(config)
   if config.masks.fill == "mean":
     raise ValueError(
@@ -88,21 +86,14 @@ def make(args: argparse.Namespace) -> list[keras.Match]:
   if checkpoints.latest() is not None:
     raise FileExistsError(f"{workdir} holds a run already; name another --workdir.")
   arrays = read.load(args.file)
-  generator, view = assembly.generator(config), assembly.view(config)
+  run = assembly.run(config)
 
   def create() -> TrainState:
-    return init_state(
-      jax.random.key(config.seed),
-      generator,
-      assembly.discriminator(config),
-      assembly.optimizers(config, generator, total_steps=1),
-      view,
-      discriminator_size=discriminator_size(view, config.discriminator.sees),
-      average=config.ema_decay > 0,
-    )
+    optimizers = run.optimizers(run.generator, 1)
+    return run.init(jax.random.key(config.seed), optimizers)
 
   shapes = jax.eval_shape(create)
-  layers = keras.table(generator, shapes.generator.params)
+  layers = keras.table(run.generator, shapes.generator.params)
   variables, matches = keras.read(arrays, layers, shapes.generator.variables)
   state = jax.jit(create)()
   variables = jax.tree.map(jnp.asarray, variables)

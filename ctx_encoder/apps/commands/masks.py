@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ctx_encoder import masks
+from ctx_encoder.apps.arguments import Parser
 from ctx_encoder.data import decode, samples, silhouettes
 from ctx_encoder.evaluation import figures
 
@@ -21,15 +22,11 @@ KINDS = ("center", "random_block", "random_region", "shapes", "brush", "combined
 PHOTOGRAPHS = ("astronaut", "chelsea")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
   """Adds this command's arguments."""
   parser.add_argument("--output", required=True, help="PNG file to write")
-  parser.add_argument(
-    "--size", type=int, default=128, help="side of the masks, in pixels (default: 128)"
-  )
-  parser.add_argument(
-    "--count", type=int, default=8, help="masks of each kind (default: 8)"
-  )
+  parser.number("--size", 128, "side of the masks, in pixels", 16, 1024)
+  parser.number("--count", 8, "masks of each kind", 1, 64)
   parser.add_argument(
     "--kinds",
     nargs="+",
@@ -38,9 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help=f"rows to draw, from: {', '.join(KINDS)}. shapes is random_region with the"
     " silhouettes of --shapes (default: all; shapes only with --shapes)",
   )
-  parser.add_argument(
-    "--seed", type=int, default=0, help="seed of the masks (default: 0)"
-  )
+  parser.number("--seed", 0, "seed of the masks")
   parser.add_argument(
     "--shapes", default="", help="folder of mask images: brighter than half = hole"
   )
@@ -51,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "--fill",
     default="#ff00c8",
     help="what the holes are filled with: black, white, #rrggbb, or smooth"
-    " (interpolated from the border) (default: #ff00c8)",
+    " (interpolated from the border)",
   )
 
 
@@ -70,12 +65,8 @@ def gallery(args: argparse.Namespace) -> np.ndarray:
 
   Raises:
     FileNotFoundError: the folder of --shapes does not exist.
-    ValueError: an argument is out of range, or --shapes is missing.
+    ValueError: the colour is wrong, or --shapes is missing.
   """
-  if not 16 <= args.size <= 1024:
-    raise ValueError(f"--size must be within [16, 1024], not {args.size}.")
-  if not 1 <= args.count <= 64:
-    raise ValueError(f"--count must be within [1, 64], not {args.count}.")
   kinds = args.kinds or [kind for kind in KINDS if kind != "shapes" or args.shapes]
   if "shapes" in kinds and not args.shapes:
     raise ValueError("The kind shapes needs --shapes, a folder of mask images.")

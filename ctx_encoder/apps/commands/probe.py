@@ -30,6 +30,7 @@ import numpy as np
 
 from ctx_encoder import data
 from ctx_encoder.apps import runs
+from ctx_encoder.apps.arguments import Parser
 from ctx_encoder.apps.commands import features as features_command
 from ctx_encoder.apps.commands.evaluate import write_json
 from ctx_encoder.apps.probe import features, linear
@@ -48,32 +49,19 @@ COLUMNS = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
   """Adds this command's arguments."""
   features_command.add_source_arguments(parser)
   parser.add_argument(
     "--layer",
     nargs="+",
     default=[features.BOTTLENECK],
-    help="of: stage1, stage2, ... bottleneck, see `ctx-encoder features --help`"
-    " (default: bottleneck)",
+    help="of: stage1, stage2, ... bottleneck, see `ctx-encoder features --help`",
   )
-  parser.add_argument(
-    "--seeds",
-    nargs="+",
-    type=int,
-    default=[0, 1, 2, 3, 4],
-    help="of the untrained encoders (default: 0 1 2 3 4)",
-  )
-  parser.add_argument(
-    "--seed", type=int, default=0, help="of the split into training and test"
-  )
-  parser.add_argument(
-    "--test-fraction",
-    type=float,
-    default=0.25,
-    help="share of each class that is for the test (default: 0.25)",
-  )
+  parser.number("--seeds", [0, 1, 2, 3, 4], "of the untrained encoders", 0)
+  parser.number("--seed", 0, "of the split into training and test", 0)
+  share = "share of each class that is for the test"
+  parser.number("--test-fraction", 0.25, share, 0.01, 0.99)
   parser.add_argument("--json", help="file to write every figure to")
 
 
@@ -115,12 +103,8 @@ def run(args: argparse.Namespace) -> int:
 
   Raises:
     FileNotFoundError: there is no such run, or no such images.
-    ValueError: an argument is wrong, or the images have no classes.
+    ValueError: the run has no such layer, or the images have no classes.
   """
-  if not 0 < args.test_fraction < 1:
-    raise ValueError(f"--test-fraction is between 0 and 1, not {args.test_fraction:g}.")
-  if min(args.seed, *args.seeds) < 0:
-    raise ValueError("--seed and --seeds are 0 or above.")
   model, loaded = features_command.load(args, cache="memory", check=args.layer)
   runs.report_skipped(loaded)
   labelled = with_classes(loaded, args.test_fraction, args.seed)

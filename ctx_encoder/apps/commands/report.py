@@ -25,6 +25,7 @@ import numpy as np
 
 import ctx_encoder
 from ctx_encoder.apps import report, runs
+from ctx_encoder.apps.arguments import Parser
 from ctx_encoder.apps.commands import evaluate
 from ctx_encoder.apps.report import measure
 from ctx_encoder.data import files
@@ -34,24 +35,21 @@ from ctx_encoder.training import trained
 BYTES = 8e6  # of the pictures of a page, roughly
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
   """Adds this command's arguments."""
   add = parser.add_argument
   add("runs", nargs="*", metavar="RUN", help="folder of a run, as launch.py made it")
   add("--workdir", nargs="+", default=[], metavar="RUN", help="the same, or more runs")
-  add("--output", default="report.html", help="page to write (default: report.html)")
+  add("--output", default="report.html", help="page to write")
   add("--pngs", metavar="DIR", help="folder to write its pictures to, as PNGs")
-  add(
+  parser.number(
     "--count",
-    type=int,
-    default=0,
-    help="pictures to show of each kind of hole (default: up to 6, so that the page"
-    " stays below 10 MB)",
+    0,
+    "pictures to show of each kind of hole; 0 = up to 6, so that the page stays below"
+    " 10 MB",
+    0,
   )
-  evaluate.add_request_arguments(
-    parser, max_images="at most this many, spread evenly over all (default: 200)"
-  )
-  parser.set_defaults(max_images=200)
+  evaluate.add_request_arguments(parser, max_images=200)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -75,14 +73,10 @@ def make_report(args: argparse.Namespace) -> report.Report:
     FileNotFoundError: there is no such run, or no such images.
     ValueError: the runs do not fit together, one is damaged, or an argument is wrong.
   """
-  for option, least in (("max-images", 1), ("count", 0)):
-    value = getattr(args, option.replace("-", "_"))
-    if value < least:
-      raise ValueError(f"--{option} must be at least {least}, not {value}.")
   workdirs = [*args.runs, *args.workdir]
   if not workdirs:
     raise ValueError("Name the folder of a run, such as runs/photos_block.")
-  plan = runs.make_plan(evaluate.request_of(args, workdirs, spread=True))
+  plan = runs.make_plan(evaluate.request_of(args, workdirs))
   shown, kinds = measure.shown(plan), list(plan.samplers)
   size, count = plan.examples.image_size, len(plan.examples)
   side, extremes, most = layout(size, len(kinds), len(plan.models), len(shown))

@@ -24,41 +24,29 @@ or Keras's .h5; nothing is downloaded). The first four layers take 3.5 s.
 import argparse
 import dataclasses
 import hashlib
-import io
-import json
 import os
-import pathlib
 import shlex
-import sys
 from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from PIL import Image
+from tqdm import tqdm
 
+from ctx_encoder.apps import folders
+from ctx_encoder.apps.arguments import Parser
 from ctx_encoder.apps.stylize import stylize
 from ctx_encoder.data import decode, files, sources, split
+from ctx_encoder.evaluation import figures
 from ctx_encoder.models import VGG, feature_function
 from ctx_encoder.models.feature_nets import FeatureNetwork, random_filters
 from ctx_encoder.models.weights import read as weights
 
-SETTINGS = "stylize.json"
 NETWORKS = {"vgg16": VGG(16), "vgg19": VGG(19)}
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")  # Gatys et al.
 # The first of these whose weights are given; relu4_2 in Gatys et al.
 CONTENT_LAYERS = ("relu4_2", "relu3_2", "relu2_2", "relu1_2", "relu1_1")
-
-_RANGES = {
-  "image_size": (32, 1024),
-  "count": (0, 2**31),
-  "style_weight": (1e-6, 1e6),
-  "content_weight": (0, 1e6),
-  "tv_weight": (0, 1e6),
-  "steps": (1, 10000),
-  "batch_size": (1, 1024),
-  "seed": (0, 2**31),
-}
 
 
 class Job(NamedTuple):
@@ -69,7 +57,7 @@ class Job(NamedTuple):
   output: str
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
   """Adds this command's arguments."""
   parser.add_argument("--content", required=True, help="folder of photographs")
   parser.add_argument("--style", required=True, help="folder of paintings")
@@ -78,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "--features",
     choices=("random", *NETWORKS),
     default="random",
-    help="network that measures texture: random filters or a VGG (default: random)",
+    help="network that measures texture: random filters or a VGG",
   )
   parser.add_argument(
     "--weights", help="file with weights of the VGG or its first layers"
@@ -89,53 +77,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help="keep the photograph's colours and transfer only the painting's texture",
   )
   recipe = stylize.Recipe()
-  for name, default, what in (
-    ("count", 0, "number of photographs; 0 = all"),
-    (
-      "image-size",
-      128,
-      "side of the pictures, cropped to squares, in pixels",
-    ),
-    ("steps", recipe.steps, "L-BFGS updates of the pixels"),
-    ("style-weight", recipe.style_weight, "weight of the style term"),
-    ("content-weight", recipe.content_weight, "weight of the content term"),
-    ("tv-weight", recipe.tv_weight, "weight of the total variation, against speckles"),
-    ("batch-size", 8, "pictures optimised at a time"),
-    ("seed", 0, "chooses the painting for each photograph"),
+  parser.number("--count", 0, "number of photographs; 0 = all", 0, 2**31)
+  side = "side of the pictures, cropped to squares, in pixels"
+  parser.number("--image-size", 128, side, 32, 1024)
+  parser.number("--steps", recipe.steps, "L-BFGS updates of the pixels", 1, 10_000)
+  for name, low, what in (
+    ("style", 1e-6, "style term"),
+    ("content", 0, "content term"),
+    ("tv", 0, "total variation, against speckles"),
   ):
-    what += f" (default: {default:g})"
-    parser.add_argument(f"--{name}", type=type(default), default=default, help=what)
+    default = getattr(recipe, f"{name}_weight")
+    parser.number(f"--{name}-weight", default, f"weight of the {what}", low, 1e6)
+  parser.number("--batch-size", 8, "pictures optimised at a time", 1, 1024)
+  parser.number("--seed", 0, "chooses the painting for each photograph", 0, 2**31)
 
 
 def run(args: argparse.Namespace) -> int:
-  """Writes the folder; returns 0."""
-  print(stylize_folder(args))
-  return 0
-
-
-def stylize_folder(args: argparse.Namespace) -> str:
-  """Writes the pictures; returns a summary, and how to train on them.
+  """Writes the pictures, and prints how to train on them.
 
   Raises:
     FileNotFoundError: --content or --style does not exist.
     FileExistsError: --output holds other files.
-    ValueError: an argument is out of range, or no image can be used.
+    ValueError: arguments do not fit together, or no image can be used.
   """
-  from tqdm import tqdm
-
-  for name, (low, high) in _RANGES.items():
-    if not low <= (value := getattr(args, name)) <= high:
-      flag = name.replace("_", "-")
-      raise ValueError(f"--{flag} must be within [{low:g}, {high:g}], not {value:g}.")
-  output = pathlib.Path(args.output).expanduser()
-  content, style = (_open(name, args, output) for name in ("content", "style"))
+  output = Path(args.output).expanduser()
+  content, style = (
+    folders.open_originals(name, getattr(args, name), output)
+    for name in ("content", "style")
+  )
   features, recipe = _features_and_recipe(args)
   if args.count > len(content.names):
     raise ValueError(f"--count {args.count}: there are {len(content.names)} images.")
   skipped = {f"{args.content}/{name}": why for name, why in content.skipped.items()}
   skipped |= {f"{args.style}/{name}": why for name, why in style.skipped.items()}
   jobs = _plan(content, style, args, skipped)
-  _prepare(output, args, recipe, {job.output for job in jobs})
+  settings = {name: getattr(args, name) for name in ("image_size", "seed", "features")}
+  settings["weights"] = Path(args.weights).name if args.weights else None
+  settings |= dataclasses.asdict(recipe)
+  folders.claim(output, "stylize.json", settings, {job.output for job in jobs})
   jobs = [jobs[position] for position in split.subset(content.names, args.count)]
   todo = [job for job in jobs if not (output / job.output).exists()]
   existing, written = len(jobs) - len(todo), 0
@@ -146,14 +125,11 @@ def stylize_folder(args: argparse.Namespace) -> str:
       # The last batch is padded, so that only one shape is compiled.
       _, *images = zip(*batch, *batch[-1:] * (size - len(batch)), strict=True)
       for (job, *_), result in zip(batch, paint(*map(np.stack, images)), strict=False):
-        files.write(output / job.output, _png(result))
+        figures.save_png(output / job.output, result)
       written += len(batch)
       progress.update(len(batch))
-  for name, why in skipped.items():
-    print(f"skipped  {name}: {why}", file=sys.stderr)
-  if not written + existing:
-    raise ValueError(f"None of the {len(jobs)} images in {args.content} can be used.")
-  return (
+  folders.end(args.content, len(jobs), written + existing, skipped)
+  print(
     f"{args.output}  {written} pictures written, {existing} existed,"
     f" {len(skipped)} images skipped\n"
     "Train on them: python launch.py --config=configs/monet_combined.py"
@@ -161,21 +137,7 @@ def stylize_folder(args: argparse.Namespace) -> str:
     "To train on the paintings too, put both folders into one and name that: folders"
     " are read with their subfolders."
   )
-
-
-def _open(name: str, args: argparse.Namespace, output: pathlib.Path) -> sources.Source:
-  path = getattr(args, name)
-  root = pathlib.Path(path).expanduser()
-  if not root.is_dir():
-    raise FileNotFoundError(f"--{name} {path}: there is no such folder.")
-  if output.resolve().is_relative_to(root.resolve()):
-    raise ValueError(f"--output must not be --{name} or a folder inside it.")
-  source = sources.open_source("folder", path)
-  if copies := [name for name in source.names if split.COPY.search(name)]:
-    raise ValueError(
-      f"--{name} holds augmented copies ({copies[0]}): name the folder of originals."
-    )
-  return source
+  return 0
 
 
 def _features_and_recipe(
@@ -237,7 +199,7 @@ def _plan(
   for position, (name, stem) in enumerate(zip(content.names, stems, strict=True)):
     drawn = hashlib.blake2b(os.fsencode(f"{args.seed}/{name}"), digest_size=8).digest()
     painting = paintings[int.from_bytes(drawn, "big") % len(paintings)]
-    style_stem = pathlib.PurePosixPath(style.names[painting]).stem
+    style_stem = PurePosixPath(style.names[painting]).stem
     jobs.append(Job(position, painting, f"{stem}__{style_stem}.png"))
   return jobs
 
@@ -265,31 +227,3 @@ def _batches(
       batch = []
   if batch:
     yield batch
-
-
-def _prepare(
-  output: pathlib.Path,
-  args: argparse.Namespace,
-  recipe: stylize.Recipe,
-  planned: set[str],
-) -> None:
-  """Creates the folder with a file of the settings, unless it holds other files."""
-  settings = {name: getattr(args, name) for name in ("image_size", "seed", "features")}
-  settings["weights"] = pathlib.Path(args.weights).name if args.weights else None
-  text = json.dumps(settings | dataclasses.asdict(recipe), indent=1)
-  found = files.visible_files(output)
-  saved = output / SETTINGS
-  if found and not (saved.is_file() and saved.read_text() == text):
-    what = "files that were not made with these settings"
-  elif others := sorted(found - planned - {SETTINGS}):
-    what = f"{len(others)} files that this call does not write, such as {others[0]}"
-  else:
-    files.write(saved, text)
-    return
-  raise FileExistsError(f"--output {output} holds {what}: name an empty folder.")
-
-
-def _png(image: np.ndarray) -> bytes:
-  file = io.BytesIO()
-  Image.fromarray(image).save(file, "PNG")
-  return file.getvalue()

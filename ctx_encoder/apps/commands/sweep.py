@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from ctx_encoder import config as configuration
+from ctx_encoder.apps.arguments import Parser
 from ctx_encoder.data import files
 from ctx_encoder.evaluation.compare import MODEL
 from ctx_encoder.evaluation.table import Table
@@ -36,29 +37,26 @@ COLUMNS = {name: METRICS[name] for name in ("psnr_hole", "l1_hole")}
 _NOTE = "Mean over the seeds, and in brackets the lowest and the highest."
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
   """Adds this command's arguments."""
-  parser.add_argument(
-    "--config", required=True, help="configuration file, :quick may be appended"
-  )
-  parser.add_argument("--output", required=True, help="folder of the sweep")
-  parser.add_argument(
+  add = parser.add_argument
+  add("--config", required=True, help="configuration file, :quick may be appended")
+  add("--output", required=True, help="folder of the sweep")
+  add(
     "--grid",
     nargs="+",
     default=[],
     metavar="FIELD=V1,V2",
     help="fields to vary and their values, separated by commas",
   )
-  parser.add_argument(
+  add(
     "--set",
     nargs="+",
     default=[],
     metavar="FIELD=VALUE",
     help="fields to set for all cells",
   )
-  parser.add_argument(
-    "--seeds", nargs="+", type=int, default=[0], help="of every cell (default: 0)"
-  )
+  parser.number("--seeds", [0], "of every cell", 0)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -110,8 +108,7 @@ def make_cells(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
   for values in itertools.product(*(values for _, values in grid)):
     chosen = dict(zip([name for name, _ in grid], values, strict=True))
     config = configuration.read(args.config)
-    for name, value in ({n: v[0] for n, v in fixed} | chosen).items():
-      config.update({name: value})
+    configuration.override(config, {n: v[0] for n, v in fixed} | chosen)
     configuration.validate(config)
     label = "_".join(f"{n.rpartition('.')[2]}={v}" for n, v in chosen.items()) or "run"
     cells[label.replace("/", "-")] = configuration.to_dict(config)

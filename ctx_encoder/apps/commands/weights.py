@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from ctx_encoder.apps.arguments import Parser
 from ctx_encoder.data import files
 
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
@@ -28,11 +29,15 @@ _LPIPS = (
 )
 
 
+_STYLE = "style loss: --config.style.features={0} --config.style.path=FILE"
+_TRUNK = "FID, KID, LPIPS: evaluate --network {0} --trunk FILE"
+_HEADS = "LPIPS: evaluate --network {0} --heads FILE"
+
+
 class Published(NamedTuple):
-  """A file: address, checksum (or its first digits), and use."""
+  """A file: address, MD5 or SHA-256 (or its first digits), and use."""
 
   url: str
-  algorithm: str
   checksum: str
   use: str
 
@@ -40,60 +45,44 @@ class Published(NamedTuple):
   def name(self) -> str:
     return self.url.rpartition("/")[2]
 
+  @property
+  def algorithm(self) -> str:
+    return "md5" if len(self.checksum) == 32 else "sha256"
+
+
+def _keras(name: str, checksum: str) -> Published:
+  file = f"{name}_weights_tf_dim_ordering_tf_kernels_notop.h5"
+  return Published(f"{_KERAS}{name}/{file}", checksum, _STYLE.format(name))
+
+
+def _trunk(name: str, file: str) -> Published:
+  checksum = file.rpartition("-")[2]  # torchvision's names end with it
+  return Published(f"{_TORCHVISION}{file}.pth", checksum, _TRUNK.format(name))
+
+
+def _heads(name: str, checksum: str) -> Published:
+  return Published(f"{_LPIPS}{name}.pth", checksum, _HEADS.format(name))
+
 
 FILES = {
-  "vgg16": Published(
-    f"{_KERAS}vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
-    "md5",
-    "6d6bbae143d832006294945121d1f1fc",
-    "style loss: --config.style.features=vgg16 --config.style.path=FILE",
+  "vgg16": _keras("vgg16", "6d6bbae143d832006294945121d1f1fc"),
+  "vgg19": _keras("vgg19", "253f8cb515780f3b799900260a226db6"),
+  "alex": _trunk("alex", "alexnet-owt-7be5be79"),
+  "squeeze": _trunk("squeeze", "squeezenet1_1-b8a52dc0"),
+  "vgg": _trunk("vgg", "vgg16-397923af"),
+  "lpips_alex": _heads(
+    "alex", "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0"
   ),
-  "vgg19": Published(
-    f"{_KERAS}vgg19/vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
-    "md5",
-    "253f8cb515780f3b799900260a226db6",
-    "style loss: --config.style.features=vgg19 --config.style.path=FILE",
+  "lpips_squeeze": _heads(
+    "squeeze", "4a5350f23600cb79923ce65bb07cbf57dca461329894153e05a1346bd531cf76"
   ),
-  "alex": Published(
-    f"{_TORCHVISION}alexnet-owt-7be5be79.pth",
-    "sha256",
-    "7be5be79",
-    "FID, KID, LPIPS: evaluate --network alex --trunk FILE",
-  ),
-  "squeeze": Published(
-    f"{_TORCHVISION}squeezenet1_1-b8a52dc0.pth",
-    "sha256",
-    "b8a52dc0",
-    "FID, KID, LPIPS: evaluate --network squeeze --trunk FILE",
-  ),
-  "vgg": Published(
-    f"{_TORCHVISION}vgg16-397923af.pth",
-    "sha256",
-    "397923af",
-    "FID, KID, LPIPS: evaluate --network vgg --trunk FILE",
-  ),
-  "lpips_alex": Published(
-    f"{_LPIPS}alex.pth",
-    "sha256",
-    "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
-    "LPIPS: evaluate --network alex --heads FILE",
-  ),
-  "lpips_squeeze": Published(
-    f"{_LPIPS}squeeze.pth",
-    "sha256",
-    "4a5350f23600cb79923ce65bb07cbf57dca461329894153e05a1346bd531cf76",
-    "LPIPS: evaluate --network squeeze --heads FILE",
-  ),
-  "lpips_vgg": Published(
-    f"{_LPIPS}vgg.pth",
-    "sha256",
-    "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
-    "LPIPS: evaluate --network vgg --heads FILE",
+  "lpips_vgg": _heads(
+    "vgg", "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868"
   ),
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
   """Adds this command's arguments."""
   parser.add_argument(
     "names",
@@ -105,7 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "--download", action="store_true", help="fetch the named files from the internet"
   )
   parser.add_argument(
-    "--output", default="weights", help="folder for the files (default: weights)"
+    "--output", default="weights", help="folder for the files"
   )
 
 
