@@ -20,6 +20,11 @@ def data_mesh(count: int | None = None) -> Mesh:
   )
 
 
+def platform(mesh: Mesh) -> str:
+  """Returns the platform of a mesh's devices: "cpu", "gpu" or "tpu"."""
+  return mesh.devices.flat[0].platform
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
   """Returns the sharding of arrays that every device holds a copy of."""
   return NamedSharding(mesh, PartitionSpec())

@@ -17,20 +17,30 @@ _TUNABLES = "GLIBC_TUNABLES"
 RUNS_ONCE = {"xla_backend_optimization_level": 0}
 
 
-@functools.cache
-def options() -> dict[str, str]:
+def options(platform: str | None = None) -> dict[str, str]:
   """Returns `compiler_options` for the outermost `jax.jit`.
 
   Empty on other platforms than the CPU, where XLA_FLAGS already sets the option, and
   where this version of XLA does not have it.
+
+  Args:
+    platform: of the devices to compile for; None = that of the default devices.
   """
   import jax
 
-  if jax.default_backend() != "cpu" or _LIBRARY in os.environ.get("XLA_FLAGS", ""):
+  if (platform or jax.default_backend()) != "cpu":
     return {}
+  return {} if _LIBRARY in os.environ.get("XLA_FLAGS", "") else _options_of_cpus()
+
+
+@functools.cache
+def _options_of_cpus() -> dict[str, str]:
+  import jax
+
   wanted = {_LIBRARY: "LIBRARY_FUSION_TYPE_REDUCE"}
   try:
-    jax.jit(lambda: 0, compiler_options=wanted).lower().compile()
+    with jax.default_device(jax.devices("cpu")[0]):
+      jax.jit(lambda: 0, compiler_options=wanted).lower().compile()
   except jax.errors.JaxRuntimeError:
     return {}
   return wanted

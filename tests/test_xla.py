@@ -13,9 +13,9 @@ from ctx_encoder import xla
 @pytest.fixture(autouse=True)
 def fresh_options(monkeypatch):
   monkeypatch.delenv("XLA_FLAGS", raising=False)
-  xla.options.cache_clear()
+  xla._options_of_cpus.cache_clear()
   yield
-  xla.options.cache_clear()
+  xla._options_of_cpus.cache_clear()
 
 
 def test_jit_accepts_the_options():
@@ -30,8 +30,10 @@ def test_no_options_where_the_user_sets_the_flag(monkeypatch):
 
 
 def test_no_options_on_other_platforms(monkeypatch):
+  assert xla.options("tpu") == {}
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
   assert xla.options() == {}
+  assert xla.options("cpu") != {}  # what is compiled there for a CPU
 
 
 def test_no_options_where_xla_lacks_them(monkeypatch):

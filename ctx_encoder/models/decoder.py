@@ -15,6 +15,7 @@ from ctx_encoder.models.layers import (
   upsample,
 )
 from ctx_encoder.models.ops import conv
+from ctx_encoder.models.ops.resize import bilinear
 
 _NORMED = ("relu", "norm")
 
@@ -91,11 +92,7 @@ class Decoder(nn.Module):
       block = ConvStage(stage, self.settings, self.upsample, name=f"stage{i + 1}")
       x = block(joined(x), train=train, keys=stage_keys(keys, i))
     x = upsample(joined(x), self.upsample, 3, 4, 2, self.settings, "output")
-    x = x.astype(jnp.float32)
-    if x.shape[1] != self.size:
-      shape = (x.shape[0], self.size, self.size, 3)
-      x = jax.image.resize(x, shape, "bilinear", antialias=False)
-    return jnp.tanh(x)
+    return jnp.tanh(bilinear(x.astype(jnp.float32), self.size))
 
   @nn.nowrap
   def trainable(self, side: int) -> dict[tuple[str, ...], tuple[slice, slice]]:

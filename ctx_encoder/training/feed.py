@@ -74,6 +74,8 @@ def dispatches(
   """
   feed = _from_device if on_device(config, examples) else _from_host
   place = mesh, state_sharding
+  if config.sharding == "sharded":
+    step_function = gather_first(step_function, mesh)
   return feed(config, step_function, examples, key, *place, start, stop)
 
 
@@ -93,6 +95,36 @@ def on_device(config: Config, examples: data.Examples) -> bool:
   return examples.images is not None and examples.nbytes <= room
 
 
+def gather_first(step: TrainStep, mesh: Mesh) -> TrainStep:
+  """Returns a step that first gathers the parameters, which devices hold in parts.
+
+  Left to itself XLA splits layers over the devices as their parameters are, and
+  exchanges activations, which are larger.
+  """
+
+  def gathered(network):
+    whole = lax.with_sharding_constraint(network.params, distributed.replicated(mesh))
+    return network.replace(params=whole)
+
+  def gathering(state, batch, key):
+    whole = state.replace(
+      generator=gathered(state.generator), discriminator=gathered(state.discriminator)
+    )
+    return step(whole, batch, key)
+
+  return gathering
+
+
+def make_one(step: TrainStep) -> Callable[..., tuple[TrainState, Metrics]]:
+  """Returns a step with metrics `[1]` each."""
+
+  def one(state, batch, key):
+    state, measured = step(state, batch, key)
+    return state, {name: value[None] for name, value in measured.items()}
+
+  return one
+
+
 def make_dispatch(step: TrainStep) -> Callable[..., tuple[TrainState, Metrics]]:
   """Returns a function that makes several steps with images on the device.
 
@@ -101,14 +133,13 @@ def make_dispatch(step: TrainStep) -> Callable[..., tuple[TrainState, Metrics]]:
   """
 
   def dispatch(state, images, ids, rows, key):
-    def one(state, rows):
-      return step(state, {"image": images[rows], "index": ids[rows]}, key)
+    def batch(rows):
+      return {"image": images[rows], "index": ids[rows]}
 
-    if rows.shape[0] > 1:
-      return lax.scan(one, state, rows)
     # Not a scan of length 1: XLA's CPU backend runs loops on one thread.
-    state, measured = one(state, rows[0])
-    return state, {name: value[None] for name, value in measured.items()}
+    if rows.shape[0] == 1:
+      return make_one(step)(state, batch(rows[0]), key)
+    return lax.scan(lambda state, rows: step(state, batch(rows), key), state, rows)
 
   return dispatch
 
@@ -116,8 +147,9 @@ def make_dispatch(step: TrainStep) -> Callable[..., tuple[TrainState, Metrics]]:
 def _from_device(
   config, step_function, examples, key, mesh, state_sharding, start, stop
 ):
-  per_call = config.steps_per_dispatch or (1 if jax.default_backend() == "cpu" else 8)
-  compiled = _compiled(make_dispatch(step_function), state_sharding)
+  usual = 1 if distributed.platform(mesh) == "cpu" else 8
+  per_call = config.steps_per_dispatch or usual
+  compiled = jitted(make_dispatch(step_function), mesh, state_sharding)
   images, ids = distributed.put(mesh, (examples.images, examples.ids))
   epoch_steps = len(examples) // config.batch_size
   step = start
@@ -138,11 +170,7 @@ def _from_device(
 
 
 def _from_host(config, step_function, examples, key, mesh, state_sharding, start, stop):
-  def one(state, batch, key):
-    state, measured = step_function(state, batch, key)
-    return state, {name: value[None] for name, value in measured.items()}
-
-  compiled = _compiled(one, state_sharding)
+  compiled = jitted(make_one(step_function), mesh, state_sharding)
   batches = data.train_batches(
     examples,
     batch_size=config.batch_size,
@@ -157,11 +185,11 @@ def _from_host(config, step_function, examples, key, mesh, state_sharding, start
       yield step + 1, lambda state, batch=batch: compiled(state, batch, key)
 
 
-def _compiled(function, state_sharding):
-  """Returns the function jitted, with its state donated."""
+def jitted(function: Callable, mesh: Mesh, state_sharding: Any) -> Any:
+  """Returns a dispatch or a step jitted for the devices, with its state donated."""
   return jax.jit(
     function,
     donate_argnums=0,
     out_shardings=(state_sharding, None),
-    compiler_options=xla.options(),
+    compiler_options=xla.options(distributed.platform(mesh)),
   )
