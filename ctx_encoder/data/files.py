@@ -1,6 +1,7 @@
-"""Atomic writes, and the names of files in a folder that a command fills."""
+"""Atomic writes that survive a power loss, and the names of files in a folder that a command fills."""
 
 import collections
+import errno
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ def write(
   """Writes a file atomically: complete under its name, or not at all.
 
   The content goes to a temporary file in the same folder, which is flushed to disk
-  and then renamed. Missing folders are created.
+  and then renamed; so is the folder. Missing folders are created.
 
   Args:
     path: file to write or replace.
@@ -22,14 +23,14 @@ def write(
     OSError: the file cannot be written; an existing file at `path` is unchanged.
   """
   path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
+  make_folder(path.parent)
   new = path.with_name(f".new.{path.name}")
   try:
     if callable(content):
       content(new)
     else:
       new.write_bytes(content.encode() if isinstance(content, str) else content)
-    _flush(new)
+    sync(new)
     new.replace(path)
   except OSError as error:
     if error.errno and error.filename in (None, str(new)):  # such as a full disk
@@ -40,10 +41,41 @@ def write(
   _flush(path.parent)
 
 
+def make_folder(folder: pathlib.Path) -> None:
+  """Creates a folder and its missing parents, on disk when this returns."""
+  missing = [path for path in (folder, *folder.parents) if not path.exists()]
+  folder.mkdir(parents=True, exist_ok=True)
+  for path in reversed(missing):
+    _flush(path.parent)
+
+
+def sync(path: pathlib.Path) -> None:
+  """Flushes a file, or a folder with all files and folders below it, to disk.
+
+  A power loss after this returns loses nothing of them. The entry of `path` in its own
+  folder is not flushed.
+  """
+  for below in path.rglob("*"):
+    if not below.is_symlink():
+      _flush(below)
+  _flush(path)
+
+
+def rename(path: pathlib.Path, new: pathlib.Path) -> None:
+  """Renames a file or folder within its folder, on disk when this returns."""
+  path.rename(new)
+  _flush(new.parent)
+
+
 def _flush(path: pathlib.Path) -> None:
+  """Flushes a file, or the entries of a folder, to disk."""
   descriptor = os.open(path, os.O_RDONLY)
   try:
     os.fsync(descriptor)
+  except OSError as error:
+    # Some network file systems cannot flush folders.
+    if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+      raise
   finally:
     os.close(descriptor)
 

@@ -1,23 +1,31 @@
 """Checkpoints of a run: the latest few and the best, written in the background.
 
 Orbax writes the arrays. The record next to them holds the metadata and checksums, see
-`record`.
+`record`. A power loss at any moment leaves the last finished checkpoint intact:
+
+1. Orbax writes `<step>.saving`, and the record is added.
+2. Every file and folder of it is flushed to disk.
+3. It is renamed to `<step>`, and that entry is flushed.
+4. Checkpoints that are not kept are removed.
 """
 
-import contextlib
-import dataclasses
+import asyncio
 import json
 import logging
 import math
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+import re
+import shutil
+from collections.abc import Collection, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from ctx_encoder.data import files
 from ctx_encoder.training import record
 from ctx_encoder.training.record import DamagedError, PyTree, Record
 
@@ -66,15 +74,17 @@ class Checkpoints:
     self._keep = keep
     self._best_metric = best_metric
     self._damaged: set[int] = set()  # steps found damaged; the next save removes them
-    self._writer: ocp.training.Checkpointer | None = None
-    self._saving: ocp.AsyncResponse[bool] | None = None
-    self._record: Record = {}  # of the last save, for as long as it is in progress
+    self._thread: ThreadPoolExecutor | None = None
+    self._saving: Future[None] | None = None
+    self._record: Record = {}  # of the last save
+    self._saves = 0
 
   def steps(self) -> list[int]:
     """Returns the steps of all finished checkpoints, ascending."""
     if not self._directory.is_dir():
       return []
-    return sorted(int(p.name) for p in self._directory.iterdir() if p.name.isdecimal())
+    names = (path.name for path in self._directory.iterdir())
+    return sorted(int(name) for name in names if re.fullmatch("0|[1-9][0-9]*", name))
 
   def latest(self) -> int | None:
     """Returns the last step; None = there is no checkpoint."""
@@ -83,11 +93,15 @@ class Checkpoints:
   def best(self) -> int | None:
     """Returns the step with the highest `best_metric`, of equals the last.
 
-    None = no checkpoint has that metric.
+    None = no checkpoint has that metric. Steps with a damaged record are left out, with
+    a warning.
     """
-    scores = {step: self._score(step) for step in self.steps()}
-    best = max(scores, key=lambda step: (scores[step], step), default=None)
-    return None if best is None or scores[best] == -math.inf else best
+    for step in self.steps():
+      try:
+        record.read(self._folder(step))
+      except DamagedError as error:
+        _LOG.warning("%s The best of the others is used.", error)
+    return self._best()
 
   def save(
     self,
@@ -130,14 +144,20 @@ class Checkpoints:
       "arrays": record.layout(state),
     }
     json.dumps(self._record)  # fails here and not in the background
-    self._damaged.discard(step)
-    self._writer = writer = self._writer or self._open_writer()
-    self._saving = writer.save_checkpointables_async(
-      step,
-      {"state": state},
-      force=True,  # Orbax saves no step before the latest otherwise
-      overwrite=self._folder(step).exists(),
-    )
+    self._saves += 1
+    if jax.process_index() == 0:
+      files.make_folder(self._directory)
+      for remains in self._directory.glob("[0-9]*.*"):  # of a save that was cut off
+        _delete(remains)
+    context = ocp.Context()
+    # Otherwise a folder that cannot be made blocks the process for minutes.
+    context.asynchronous.create_directories_asynchronously = False
+    with context:
+      response = ocp.save_checkpointables_async(
+        str(self._unfinished), {"state": state}, overwrite=True
+      )
+    self._thread = self._thread or ThreadPoolExecutor(1, "save")
+    self._saving = self._thread.submit(self._finish, response)
 
   def restore(
     self,
@@ -191,30 +211,26 @@ class Checkpoints:
 
   def wait(self) -> None:
     """Waits until the last save is finished; raises OSError if it failed."""
-    if self._writer is None or self._saving is None:
+    saving, self._saving = self._saving, None
+    if saving is None:
       return
     try:
-      self._saving.result()  # ends a thread, unlike Orbax's own wait
+      saving.result()
     except Exception as error:  # Orbax and TensorStore raise many types
-      with contextlib.suppress(Exception):
-        self._writer.wait()  # Orbax raises an error once in every thread that waits
-      self._writer.reload()  # the save has replaced nothing
       reason = " ".join(str(error).split())[-300:]  # the cause comes last
       raise OSError(
         f"The checkpoint of step {self._record['step']} cannot be written to"
         f" {self._directory}, earlier ones are intact: {reason}"
       ) from error
-    finally:
-      self._saving = None
 
   def close(self) -> None:
-    """Waits for the last save and ends Orbax's threads; raises as `wait` does."""
+    """Waits for the last save and ends its thread; raises as `wait` does."""
     try:
       self.wait()
     finally:
-      writer, self._writer = self._writer, None
-      if writer is not None:
-        writer.close()
+      thread, self._thread = self._thread, None
+      if thread is not None:
+        thread.shutdown()
 
   def __enter__(self) -> "Checkpoints":
     return self
@@ -222,28 +238,42 @@ class Checkpoints:
   def __exit__(self, *exception: object) -> None:
     self.close()
 
-  def _open_writer(self) -> ocp.training.Checkpointer:
-    context = ocp.Context()
-    # Otherwise a folder that cannot be made blocks the process for minutes.
-    context.asynchronous.create_directories_asynchronously = False
-    # Orbax deep-copies its options: a bound method would act on a copy of `self`.
-    context.asynchronous.post_finalization_callback = lambda: self._complete()
-    return ocp.training.Checkpointer(
-      str(self._directory),
-      context=context,
-      preservation_policy=_LatestAndBest(self._keep, self._damaged, self._score),
-      cleanup_tmp_directories=True,
-    )
+  def _finish(self, response: ocp.AsyncResponse[None]) -> None:
+    """Waits for Orbax and commits the checkpoint; runs in a thread."""
+    response.result()
+    try:
+      if jax.process_index() == 0:
+        self._commit()
+    finally:
+      barrier = ocp.multihost.sync_global_processes(
+        "committed", operation_id=f"{self._directory}.{self._saves}"
+      )
+      asyncio.run(barrier)
+    if not self._folder(self._record["step"]).exists():
+      raise OSError("the first process has failed")
 
-  def _complete(self) -> None:
-    """Adds the record to a checkpoint.
+  def _commit(self) -> None:
+    """Gives a written checkpoint its record and its name, and removes old ones."""
+    step = self._record["step"]
+    unfinished, folder = self._unfinished, self._folder(step)
+    checksums = record.file_checksums(unfinished)
+    record.write(unfinished, self._record | {"files": checksums})
+    files.sync(unfinished)
+    if folder.exists():
+      self._remove(folder)  # it is damaged
+    files.rename(unfinished, folder)
+    self._damaged.discard(step)
+    intact = [other for other in self.steps() if other not in self._damaged]
+    kept = {step, *intact[-self._keep :], self._best(self._damaged)}
+    for other in self.steps():
+      if other not in kept:
+        self._remove(self._folder(other))
 
-    Orbax calls this in its thread when all files are written, before it renames the
-    folder, so every checkpoint has its record.
-    """
-    (folder,) = self._directory.glob(f"{self._record['step']}.orbax-checkpoint-tmp*")
-    files = record.file_checksums(folder)
-    record.write(folder, self._record | {"files": files})
+  def _remove(self, folder: pathlib.Path) -> None:
+    """Removes a checkpoint so that a kill leaves no half of it under its name."""
+    removed = folder.with_name(f"{folder.name}.removed")
+    folder.rename(removed)
+    _delete(removed)
 
   def _load(
     self, step: int, abstract_state: PyTree, partial: bool
@@ -263,12 +293,20 @@ class Checkpoints:
     state = ocp.load_checkpointables(str(folder), {"state": abstract})["state"]
     return state, saved["extra"]
 
+  def _best(self, without: Collection[int] = ()) -> int | None:
+    scores = {step: self._score(step) for step in self.steps() if step not in without}
+    best = max(scores, key=lambda step: (scores[step], step), default=None)
+    return None if best is None or scores[best] == -math.inf else best
+
   def _score(self, step: int) -> float:
     """Returns the `best_metric` of a step; -inf = unknown."""
-    in_progress = not self._folder(step).exists()
-    saved = self._record if in_progress else self._find_record(step)
+    saved = self._find_record(step)
     score = saved["metrics"].get(self._best_metric, math.nan) if saved else math.nan
     return -math.inf if math.isnan(score) else score
+
+  @property
+  def _unfinished(self) -> pathlib.Path:
+    return self._directory / f"{self._record['step']}.saving"
 
   def _folder(self, step: int) -> pathlib.Path:
     return self._directory / str(step)
@@ -304,26 +342,12 @@ class Checkpoints:
       return None
 
 
-@dataclasses.dataclass(frozen=True)
-class _LatestAndBest:
-  """Orbax policy: keeps the latest intact checkpoints and the one of the best score.
-
-  Orbax's `LatestN` counts damaged ones too, and `BestN` fails on checkpoints without
-  the metric that it sorts by.
-  """
-
-  keep: int
-  damaged: set[int]
-  score: Callable[[int], float]
-
-  def should_preserve(
-    self, checkpoints: Sequence[Any], *, context: Any
-  ) -> Sequence[bool]:
-    del context
-    steps = [c.step for c in checkpoints if c.step not in self.damaged]
-    best = max(steps, key=lambda step: (self.score(step), step))
-    kept = {*steps[-self.keep :], best}
-    return [c.step in kept for c in checkpoints]
+def _delete(path: pathlib.Path) -> None:
+  """Deletes a folder or a file; of a link only the link."""
+  if path.is_dir() and not path.is_symlink():
+    shutil.rmtree(path)
+  else:
+    path.unlink()
 
 
 def _abstract(x: Any) -> jax.ShapeDtypeStruct:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sys
 import types
 from collections.abc import Mapping
@@ -49,9 +50,14 @@ class History:
         if name != "step":
           self._writer.add_scalar(name, value, line["step"])
 
+  def sync(self) -> None:
+    """Flushes metrics.jsonl to disk."""
+    if self._file:
+      os.fsync(self._file.fileno())
+
   def validations(self) -> list[dict[str, Any]]:
     """Returns the lines of validations."""
-    return [line for line in self.lines if "eval/psnr_hole" in line]
+    return [line for line in self.lines if line.get("eval/psnr_hole") is not None]
 
   def seconds(self) -> float:
     """Returns the training time up to the last line."""
@@ -65,15 +71,17 @@ class History:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-  """Returns the lines of a metrics.jsonl, without an incomplete last one."""
+  """Returns the lines of a metrics.jsonl, without those that are damaged."""
   if not path.exists():
     return []
   lines = []
-  for text in path.read_text().splitlines():
+  for text in path.read_bytes().split(b"\n"):
     try:
-      lines.append(json.loads(text))
-    except json.JSONDecodeError:
-      break
+      line = json.loads(text)
+    except (ValueError, RecursionError):  # such as the end of a killed run
+      continue
+    if isinstance(line, dict) and isinstance(line.get("step"), int):
+      lines.append(line)
   return lines
 
 

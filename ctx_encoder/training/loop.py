@@ -241,6 +241,7 @@ class Loop:
     """Saves the state; raises NonFiniteError where a value is infinite or NaN."""
     # A step's loss is that of the parameters before it; these are those after it.
     self.check_finite(_magnitudes(state), int(state.step))
+    self.history.sync()  # a resumed run needs the lines up to its checkpoint
     self.checkpoints.save(int(state.step), state, metrics=metrics, **self.saved)
 
   def draw_examples(self, variables: Any, step: int) -> None:

@@ -1,14 +1,15 @@
 """Checkpoint metadata and integrity checks.
 
 `record.json` holds the step, the metrics, the configuration, other data for a resumed
-run, the type and shape of every array, and the CRC-32 of every file: neither Orbax nor
+run, the type and shape of every array, and the SHA-256 of every file: neither Orbax nor
 TensorStore detects a flipped byte in an array.
 """
 
+import hashlib
 import json
 import pathlib
 import zlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -19,6 +20,15 @@ PyTree = Any
 Record = dict[str, Any]
 
 _NAME = "record.json"
+_FORMAT = 2  # 1, not written in the record, had CRC-32 instead of SHA-256
+_TYPES = {
+  "step": int,
+  "metrics": dict,
+  "extra": dict,
+  "config": dict,
+  "arrays": dict,
+  "files": dict,
+}
 
 
 class DamagedError(ValueError):
@@ -26,6 +36,10 @@ class DamagedError(ValueError):
 
   def __init__(self, folder: pathlib.Path, problem: str):
     super().__init__(f"Checkpoint {folder} is damaged: {problem}.")
+
+
+class NewerFormatError(ValueError):
+  """A checkpoint was written by a later version of this package."""
 
 
 def name(path: jax.tree_util.KeyPath) -> str:
@@ -43,43 +57,63 @@ def layout(state: PyTree) -> dict[str, str]:
   return {name: f"{x.dtype}{list(x.shape)}" for name, x in by_name(state).items()}
 
 
-def file_checksums(folder: pathlib.Path) -> dict[str, int]:
-  """Returns {relative path: CRC-32} of all files in the folder's subfolders."""
+def file_checksums(folder: pathlib.Path) -> dict[str, str]:
+  """Returns {relative path: SHA-256} of all files in a folder and below."""
   return {
-    file.relative_to(folder).as_posix(): _crc32(file)
+    file.relative_to(folder).as_posix(): _sha256(file)
     for file in sorted(folder.rglob("*"))
-    if file.is_file() and file.parent != folder
+    if file.is_file()
   }
 
 
 def write(folder: pathlib.Path, record: Record) -> None:
   """Writes the record with its own checksum, atomically."""
-  files.write(
-    folder / _NAME, json.dumps(record | {"crc32": _checksum(record)}, indent=1)
-  )
+  record = record | {"format": _FORMAT}
+  content = record | {"sha256": _checksum(record, hashlib.sha256)}
+  files.write(folder / _NAME, json.dumps(content, indent=1))
 
 
 def read(folder: pathlib.Path) -> Record:
   """Returns the record of a checkpoint.
 
   Raises:
-    DamagedError: it is missing or has changed.
+    DamagedError: it is missing, has changed, or is of another step than the folder.
+    NewerFormatError: a later version of this package wrote it.
   """
   try:
     record = json.loads((folder / _NAME).read_text())
-    checksum = record.pop("crc32")
-  except (OSError, ValueError, KeyError) as error:
+    if "sha256" in record:
+      intact = record.pop("sha256") == _checksum(record, hashlib.sha256)
+    else:
+      intact = record.pop("crc32") == _checksum(record, zlib.crc32)
+  # Of a list or a number; of brackets nested too deep.
+  except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
     raise DamagedError(folder, f"cannot read {_NAME} ({error!r})") from error
-  if checksum != _checksum(record):
+  except RecursionError as error:
+    raise DamagedError(folder, f"cannot read {_NAME} (nested too deep)") from error
+  if not intact:
     raise DamagedError(folder, f"{_NAME} was altered")
+  if (number := record.get("format", 1)) not in (1, _FORMAT):
+    raise NewerFormatError(
+      f"Checkpoint {folder} has format {number}, this version of ctx_encoder reads up"
+      f" to {_FORMAT}: update ctx_encoder."
+    )
+  for name, kind in _TYPES.items():
+    if not isinstance(record.get(name), kind):
+      raise DamagedError(folder, f"{_NAME} lacks {name!r}")
+  if not all(isinstance(value, int | float) for value in record["metrics"].values()):
+    raise DamagedError(folder, f"a metric in {_NAME} is not a number")
+  if str(record["step"]) != folder.name:
+    raise DamagedError(folder, f"{_NAME} is of step {record['step']}")
   return record
 
 
 def check_files(folder: pathlib.Path, record: Record) -> None:
   """Raises DamagedError if a file is missing or has changed."""
   for name, checksum in record["files"].items():
+    digest = _crc32 if isinstance(checksum, int) else _sha256
     try:
-      intact = _crc32(folder / name) == checksum
+      intact = digest(folder / name) == checksum
     except OSError as error:
       raise DamagedError(folder, f"cannot read {name} ({error.strerror})") from error
     if not intact:
@@ -117,8 +151,14 @@ def check_layout(
     )
 
 
-def _checksum(record: Record) -> int:
-  return zlib.crc32(json.dumps(record).encode())
+def _checksum(record: Record, digest: Callable[[bytes], Any]) -> str | int:
+  found = digest(json.dumps(record).encode())
+  return found if isinstance(found, int) else found.hexdigest()
+
+
+def _sha256(path: pathlib.Path) -> str:
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _crc32(path: pathlib.Path) -> int:

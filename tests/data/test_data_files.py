@@ -49,6 +49,13 @@ def test_content_is_flushed_before_the_file_is_renamed(tmp_path, monkeypatch):
   monkeypatch.setattr(files.os, "fsync", fsync)
   files.write(path, "new")
   assert flushed == [(str(tmp_path / ".new.a.txt"), False), (str(tmp_path), True)]
+  flushed.clear()
+  files.write(tmp_path / "b/c/d.txt", "new")  # the entries of new folders too
+  names = ["", "b", "b/c/.new.d.txt", "b/c"]
+  assert [name for name, _ in flushed] == [str(tmp_path / name) for name in names]
+  flushed.clear()
+  files.sync(tmp_path)
+  assert {name for name, _ in flushed} == {str(tmp_path), *map(str, tmp_path.rglob("*"))}
 
 
 def label_map(folder, labels, palette):

@@ -114,9 +114,13 @@ class Run:
   """A run in its own folder."""
 
   def __init__(
-    self, workdir: pathlib.Path, steps: int, log: pathlib.Path | None = None
+    self,
+    workdir: pathlib.Path,
+    steps: int,
+    log: pathlib.Path | None = None,
+    flags: dict | None = None,
   ):
-    self.workdir, self.steps = workdir, steps
+    self.workdir, self.steps, self.flags = workdir, steps, FLAGS | (flags or {})
     self.checkpoints = Checkpoints(workdir / "checkpoints")
     self._log = log or workdir.with_suffix(".log")
 
@@ -124,7 +128,7 @@ class Run:
     command = [sys.executable, str(ROOT / "launch.py")]
     command += [f"--config={ROOT / 'configs/quickstart.py'}"]
     command += [f"--workdir={self.workdir}", f"--config.num_steps={self.steps}"]
-    command += [f"--config.{name}={value}" for name, value in FLAGS.items()]
+    command += [f"--config.{name}={value}" for name, value in self.flags.items()]
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "JAX_PLATFORMS": "cpu"}
     with self._log.open("w") as log:
       return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
@@ -145,7 +149,7 @@ class Run:
 
   def saving(self, since: float) -> bool:
     """Returns whether this start is writing a checkpoint."""
-    unfinished = self.workdir.glob("checkpoints/*.orbax-checkpoint-tmp*")
+    unfinished = self.workdir.glob("checkpoints/*.saving*")
     return any(changed(folder) > since for folder in unfinished)
 
   def made(self) -> int:
@@ -156,6 +160,14 @@ class Run:
     path = self.workdir / "metrics.jsonl"
     texts = path.read_text().splitlines(keepends=True) if path.exists() else []
     return [json.loads(text) for text in texts if text.endswith("\n")]
+
+  def measurements(self) -> dict[int, dict]:
+    """Returns the lines of training steps, without their times, by step."""
+    return {
+      line["step"]: {k: v for k, v in line.items() if k != "seconds"}
+      for line in self.lines()
+      if "loss/total" in line
+    }
 
 
 def changed(path: pathlib.Path) -> float:

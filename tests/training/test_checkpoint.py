@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import zlib
 from typing import Any
 
 import absl.logging
@@ -235,6 +237,36 @@ class TestSave:
     assert absl_records == ["from another library"]
 
 
+def test_a_save_is_on_disk_before_its_name_and_before_others_are_removed(
+  copy, monkeypatch
+):
+  """Every file and folder, then the rename, then what is removed."""
+  events = []
+  calls = {name: getattr(os, name) for name in ("fsync", "rename")}
+
+  def fsync(descriptor):
+    events.append(("sync", os.readlink(f"/proc/self/fd/{descriptor}")))
+    calls["fsync"](descriptor)
+
+  def rename(source, target, **options):
+    below = {str(path) for path in pathlib.Path(source).rglob("*")}
+    events.append(("rename", str(target), {str(source), *below}))
+    calls["rename"](source, target, **options)
+
+  monkeypatch.setattr(os, "fsync", fsync)
+  monkeypatch.setattr(os, "rename", rename)
+  with Checkpoints(copy, keep=1) as checkpoints:
+    checkpoints.save(3, make_state(3), config={})
+  renames = [n for n, event in enumerate(events) if event[0] == "rename"]
+  _, named, *removals = renames  # the first is Orbax's
+  _, target, complete = events[named]
+  assert target == str(copy / "3")
+  assert len(complete) > 15
+  assert {path for kind, path, *_ in events[:named] if kind == "sync"} >= complete
+  assert [events[n][1] for n in removals] == [f"{copy}/{n}.removed" for n in (1, 2)]
+  assert ("sync", str(copy)) in events[named : removals[0]]
+
+
 class TestKept:
   """Which checkpoints remain after a sequence of saves."""
 
@@ -279,6 +311,30 @@ class TestKept:
     assert checkpoints.steps() == [1, 3]
     assert checkpoints.best() == 1
 
+  def test_linked_steps(self, copy, tmp_path):
+    """Checkpoints moved to another disk are read, and only the links removed."""
+    for step in ("1", "2"):
+      (copy / step).rename(tmp_path / step)
+      (copy / step).symlink_to(tmp_path / step)
+    with Checkpoints(copy, keep=1) as checkpoints:
+      assert_equal(checkpoints.restore(make_state())[0], make_state(2))
+      checkpoints.save(3, make_state(3), config={})
+    assert [path.name for path in copy.iterdir()] == ["3"]
+    assert_equal(checkpoints.restore(make_state())[0], make_state(3))
+    assert checkpoint.record.read(tmp_path / "2")["step"] == 2
+
+  def test_what_is_in_the_way_of_a_step(self, copy):
+    """A file, a dangling link, and remains of a save and of a removal."""
+    (copy / "3").write_text("a file")
+    (copy / "4").symlink_to("nowhere")
+    (copy / "5.saving").mkdir()
+    (copy / "0.removed").mkdir()
+    (copy / "notes.txt").write_text("not ours")
+    with Checkpoints(copy, keep=1) as checkpoints:
+      assert_equal(checkpoints.restore(make_state())[0], make_state(2))
+      checkpoints.save(3, make_state(3), config={})
+    assert {path.name for path in copy.iterdir()} == {"3", "notes.txt"}
+
   def test_an_earlier_step_can_be_saved(self, copy):
     with Checkpoints(copy) as checkpoints:
       checkpoints.save(0, make_state(), config={})
@@ -307,15 +363,26 @@ def remove(path):
   path.unlink()
 
 
+def assert_falls_back(folder, problem):
+  """Checks that step 2 is named as damaged, and 1 used."""
+  with pytest.raises(DamagedError, match=f"/2 is damaged: .*({problem})") as error:
+    Checkpoints(folder).restore(make_state(), 2)
+  assert len(str(error.value)) < 1000
+  assert_equal(Checkpoints(folder).restore(make_state())[0], make_state(1))
+  assert Checkpoints(folder).read_config() == CONFIG
+  assert Checkpoints(folder).best() is None
+
+
 class TestDamage:
-  @pytest.mark.parametrize("damage", [flip, truncate, empty, remove])
-  def test_any_file(self, copy, damage, caplog):
+  def test_any_file(self, copy, caplog):
     """Whichever file is damaged, a warning names it and the one before is used."""
     step = copy / "2"
     record = json.loads((step / "record.json").read_text())
     assert any("/d/" in name for name in record["files"])  # the arrays' own
+    damages = itertools.cycle([flip, truncate, empty, remove])
     for name in [*record["files"], "record.json"]:
       content = (step / name).read_bytes()
+      damage = next(damages) if content else remove
       damage(step / name)
       caplog.clear()
       state, extra = Checkpoints(copy).restore(make_state())
@@ -332,18 +399,14 @@ class TestDamage:
       (step / name).write_bytes(content)
     assert_equal(Checkpoints(copy).restore(make_state())[0], make_state(2))
 
-  @pytest.mark.parametrize("damage", [flip, truncate, empty, remove])
-  def test_files_that_orbax_does_not_need(self, copy, damage, caplog):
-    step = copy / "2"
-    record = json.loads((step / "record.json").read_text())
-    others = {
-      path.relative_to(step).as_posix() for path in step.rglob("*") if path.is_file()
-    } - {*record["files"], "record.json"}
-    assert others == {"_CHECKPOINT_METADATA", "commit_success.txt"}
-    for name in others:
-      damage(step / name)
-    caplog.set_level(logging.ERROR)
-    assert_equal(Checkpoints(copy).restore(make_state())[0], make_state(2))
+  def test_every_file_has_a_checksum(self, saved):
+    step = saved / "2"
+    found = {p.relative_to(step).as_posix() for p in step.rglob("*") if p.is_file()}
+    recorded = json.loads((step / "record.json").read_text())["files"]
+    assert recorded.keys() == found - {"record.json"}
+    name = max(recorded, key=lambda name: (step / name).stat().st_size)
+    line = subprocess.check_output(["sha256sum", step / name], text=True)
+    assert line.split()[0] == recorded[name]
 
   def test_deleted_files(self, copy, caplog):
     shutil.rmtree(copy / "2" / "state")
@@ -353,6 +416,87 @@ class TestDamage:
     assert_equal(Checkpoints(copy).restore(make_state())[0], make_state(1))
     assert Checkpoints(copy).read_config() == CONFIG
     assert len(caplog.records) == 2
+
+  @pytest.mark.parametrize(
+    "content",
+    ["[1, 2]", "7", "null", '"text"', "[" * 100_000, "{}", '{"crc32": 0}', "\udcff"],
+  )
+  def test_a_record_that_is_no_record(self, copy, content):
+    (copy / "2/record.json").write_bytes(content.encode(errors="surrogateescape"))
+    assert_falls_back(copy, "cannot read record.json|was altered")
+
+  @pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+      ({"arrays": None}, "lacks 'arrays'"),
+      ({"files": ["a"]}, "lacks 'files'"),
+      ({"config": 3}, "lacks 'config'"),
+      ({"extra": "x"}, "lacks 'extra'"),
+      ({"step": "2"}, "lacks 'step'"),
+      ({"metrics": {PSNR: "high"}}, "is not a number"),
+      ({"step": 1}, "is of step 1"),
+    ],
+  )
+  def test_a_record_of_another_shape(self, copy, changes, problem):
+    """With a right checksum."""
+    folder = copy / "2"
+    saved = checkpoint.record.read(folder) | changes
+    checkpoint.record.write(folder, {k: v for k, v in saved.items() if v is not None})
+    assert_falls_back(copy, problem)
+
+  def test_a_step_under_another_number(self, copy):
+    (copy / "2").rename(copy / "7")
+    with pytest.raises(DamagedError, match=r"/7 is damaged: .* is of step 2\."):
+      Checkpoints(copy).restore(make_state(), 7)
+    assert_equal(Checkpoints(copy).restore(make_state())[0], make_state(1))
+
+  def test_a_newer_format_is_refused(self, copy, monkeypatch):
+    """Not the one before: it would be continued, and the newer removed."""
+    saved = checkpoint.record.read(copy / "2")
+    with monkeypatch.context() as patch:
+      patch.setattr(checkpoint.record, "_FORMAT", 9)
+      checkpoint.record.write(copy / "2", saved)
+    checkpoints = Checkpoints(copy)
+    reads = (checkpoints.read_config, checkpoints.best)
+    for read in (lambda: checkpoints.restore(make_state()), *reads):
+      with pytest.raises(ValueError, match=r"2 has format 9, .*: update ctx_encoder"):
+        read()
+    flip(copy / "2/record.json")
+    assert_equal(Checkpoints(copy).restore(make_state())[0], make_state(1))
+
+  def test_the_format_before(self, copy, caplog):
+    """CRC-32 of files in subfolders and of the record, which has no format."""
+    path = copy / "2/record.json"
+    saved = json.loads(path.read_text())
+    del saved["sha256"], saved["format"]
+    saved["files"] = {
+      name: zlib.crc32((copy / "2" / name).read_bytes())
+      for name in saved["files"]
+      if "/" in name
+    }
+    crc32 = zlib.crc32(json.dumps(saved).encode())
+    path.write_text(json.dumps(saved | {"crc32": crc32}))
+    with Checkpoints(copy) as checkpoints:
+      assert_equal(checkpoints.restore(make_state())[0], make_state(2))
+      checkpoints.save(2, make_state(), config={}, metrics={PSNR: 9.0})
+      assert checkpoints.best() == 2
+      assert_equal(checkpoints.restore(make_state())[0], make_state(2))
+    assert not caplog.records
+    truncate(copy / "2/state/manifest.ocdbt")
+    with pytest.raises(DamagedError, match=r"manifest.ocdbt was altered"):
+      Checkpoints(copy).restore(make_state(), 2)
+
+  def test_the_best_without_a_damaged_record_is_named(self, tmp_path, caplog):
+    with Checkpoints(tmp_path, keep=3) as checkpoints:
+      for step, psnr in enumerate([9.0, 12.0, 11.0], start=1):
+        checkpoints.save(step, {"x": jnp.zeros(2)}, config={}, metrics={PSNR: psnr})
+    assert checkpoints.best() == 2
+    assert not caplog.records
+    truncate(tmp_path / "2/record.json")
+    assert checkpoints.best() == 3
+    (warning,) = caplog.records
+    assert f"{tmp_path / '2'} is damaged" in warning.message
+    assert "The best of the others is used." in warning.message
 
   def test_all_are_damaged(self, copy):
     for step in ("1", "2"):

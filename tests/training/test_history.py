@@ -92,6 +92,37 @@ def test_an_incomplete_last_line_is_left_out(tmp_path, rest):
   assert on_disk(tmp_path) == [{"step": 1}, {"step": 2}, {"step": 3, "x": 1.0}]
 
 
+@pytest.mark.parametrize(
+  "bad",
+  [
+    b'{"step": 2, "loss',
+    b"\xff\xfe\x80",
+    b'{"step": 2, "note": "\xe9"}',
+    b"\0" * 8,
+    b"[" * 100_000,
+    b"[1, 2]",
+    b"7",
+    b'{"loss": 1.0}',
+    b'{"step": "2"}',
+  ],
+)
+def test_a_damaged_line_costs_no_other(tmp_path, bad):
+  write(tmp_path, {"step": 1}, {"step": 3})
+  path = tmp_path / "metrics.jsonl"
+  first, last = path.read_bytes().splitlines()
+  path.write_bytes(b"\n".join([first, bad, last, b""]))
+  assert history.read(path) == [{"step": 1}, {"step": 3}]
+  write(tmp_path, {"step": 4}, up_to_step=3)
+  assert on_disk(tmp_path) == [{"step": 1}, {"step": 3}, {"step": 4}]
+
+
+def test_a_perfect_validation_is_read_again(tmp_path):
+  """JSON has no infinity: such a PSNR is null, and does not count."""
+  lines = [{"step": 1, "eval/psnr_hole": math.inf}, {"step": 2, "eval/psnr_hole": 9.0}]
+  write(tmp_path, *lines)
+  assert write(tmp_path, up_to_step=2).validations() == lines[1:]
+
+
 def test_without_a_file(tmp_path):
   assert history.read(tmp_path / "metrics.jsonl") == []
   log = write(tmp_path, up_to_step=100)
