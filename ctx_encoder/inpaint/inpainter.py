@@ -10,6 +10,7 @@ from PIL import Image
 
 from ctx_encoder.inpaint import (
   blending,
+  formats,
   pictures,
   plan,
   regions,
@@ -106,8 +107,8 @@ class Inpainter:
       image: uint8 `[H, W, 3]`, a PIL image, or the path or bytes of a file, of any size
         and aspect; or a list of these; or uint8 `[B, H, W, 3]`.
       mask: bool `[H, W]`, true = hole, or values in [0, 1] or up to 255, where values
-        above half of the range are the hole; or a PIL image or a file. For several
-        pictures, a list of masks.
+        above half of the range are the hole; or a PIL image, a file or an array with
+        channels, see `read_mask`. For several pictures, a list of masks.
       strategy: "crops" completes a square around each hole, with as much context as
         hole, scaled to the network's size. "texture" adds detail of the picture to
         that, see `texture.paint`. "tiles" fills a hole at full resolution with
@@ -120,8 +121,8 @@ class Inpainter:
       progress: called between batches with the share that is filled, in [0, 1]; an
         exception that it raises ends the call.
     Returns:
-      The completed picture: uint8 `[H, W, 3]`, or a PIL image for a PIL image. A list
-      for a list, uint8 `[B, H, W, 3]` for a batch.
+      The completed picture: uint8 `[H, W, 3]`, or for a PIL image one of its mode, see
+      `formats.like`. A list for a list, uint8 `[B, H, W, 3]` for a batch.
     Raises:
       ValueError: strategy or blend is unknown; image and mask differ in size; the mask
         is empty or covers everything; a file is not a picture. For several pictures the
@@ -132,7 +133,7 @@ class Inpainter:
     batched = isinstance(image, np.ndarray) and image.ndim == 4
     if not batched and not isinstance(image, list | tuple):
       (completed,) = self.complete([_checked(image, mask)], **options)
-      return Image.fromarray(completed) if isinstance(image, Image.Image) else completed
+      return _as_given(image, completed)
     if len(image) != len(mask):
       raise ValueError(f"There are {len(image)} images and {len(mask)} masks.")
     pairs = []
@@ -144,10 +145,7 @@ class Inpainter:
     results = list(self.complete(pairs, **options))
     if batched:
       return np.stack(results)
-    return [
-      Image.fromarray(result) if isinstance(given, Image.Image) else result
-      for given, result in zip(image, results, strict=True)
-    ]
+    return [_as_given(*pair) for pair in zip(image, results, strict=True)]
 
   def complete(
     self,
@@ -277,6 +275,12 @@ def _paste(completed, image, mask, full, job: plan.Job, blend: str) -> None:
   rows = slice(inside.top, inside.top + inside.height)
   columns = slice(inside.left, inside.left + inside.width)
   completed[rows, columns][changed] = filled[changed]
+
+
+def _as_given(image: Any, completed: np.ndarray) -> Any:
+  """Returns a PIL image of the same mode for a PIL image, else the array."""
+  is_pil = isinstance(image, Image.Image)
+  return formats.like(image, completed) if is_pil else completed
 
 
 def _checked(image: Any, mask: Any) -> tuple[np.ndarray, np.ndarray]:
