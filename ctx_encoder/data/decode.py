@@ -51,7 +51,24 @@ def decode_whole(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 def _decoded(
   data: bytes | np.ndarray, max_pixels: int, draft: int | None = None
 ) -> Image.Image:
-  """Decodes to RGB, upright; JPEGs at reduced size, both sides at least `draft`."""
+  image = upright(data, max_pixels, draft)
+  try:
+    return to_rgb(image)
+  except BadImage:
+    raise
+  except Exception as error:
+    raise BadImage(_reason(error)) from error
+
+
+def upright(
+  data: bytes | np.ndarray, max_pixels: int = MAX_PIXELS, draft: int | None = None
+) -> Image.Image:
+  """Decodes in the mode of the file, rotated as its EXIF says.
+
+  With `draft`, JPEGs are decoded at reduced size, both sides at least that.
+
+  Raises: as `decode`.
+  """
   image = _open(data)
   width, height = image.size
   if width * height > max_pixels:
@@ -64,9 +81,7 @@ def _decoded(
     image.load()
     with contextlib.suppress(Exception):  # an image with broken EXIF is still usable
       ImageOps.exif_transpose(image, in_place=True)
-    return _to_rgb(image)
-  except BadImage:
-    raise
+    return image
   except Exception as error:  # codecs raise many types for damaged files
     raise BadImage(_reason(error)) from error
 
@@ -99,7 +114,12 @@ def _open(data: bytes | np.ndarray) -> Image.Image:
   raise BadImage("empty file" if not data else "not a picture")
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+  """Converts any mode to RGB: 16 bits to 8, alpha over white.
+
+  Raises:
+    BadImage: a 32-bit mode.
+  """
   if image.mode.startswith("I;16"):
     wide = np.asarray(image).astype(np.uint32)
     return Image.fromarray(((wide + 128) // 257).astype(np.uint8)).convert("RGB")

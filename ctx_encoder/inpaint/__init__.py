@@ -11,7 +11,13 @@ TensorFlow is not required.
 from ctx_encoder.data.decode import BadImage
 from ctx_encoder.inpaint.blending import BLENDS
 from ctx_encoder.inpaint.inpainter import Inpainter
-from ctx_encoder.inpaint.pictures import grown, hole_of_color, read_image, read_mask
+from ctx_encoder.inpaint.pictures import (
+  grown,
+  hole_of_color,
+  is_lossy,
+  read_image,
+  read_mask,
+)
 from ctx_encoder.inpaint.plan import STRATEGIES
 
 __all__ = [
@@ -21,6 +27,7 @@ __all__ = [
   "Inpainter",
   "grown",
   "hole_of_color",
+  "is_lossy",
   "read_image",
   "read_mask",
 ]

@@ -8,12 +8,25 @@ import jax
 import numpy as np
 from PIL import Image
 
-from ctx_encoder.inpaint import blending, pictures, plan, regions, shipped, tiles
+from ctx_encoder.inpaint import (
+  blending,
+  formats,
+  pictures,
+  plan,
+  regions,
+  shipped,
+  texture,
+  tiles,
+)
 from ctx_encoder.training import trained
 from ctx_encoder.training.inference import make_complete
 
 # Each size is compiled once; batches are padded to the next size.
-_BATCH_SIZES = (1, 4, 16)
+_BATCH_SIZES = (1, 8)
+
+# Called between batches of the network with the share of the holes' pixels that is
+# filled, in [0, 1]. An exception that it raises ends the call.
+Progress = Callable[[float], None]
 
 
 class Inpainter:
@@ -86,6 +99,7 @@ class Inpainter:
     strategy: str = "auto",
     blend: str = "poisson",
     seed: int = 0,
+    progress: Progress | None = None,
   ) -> Any:
     """Fills the holes of one or several pictures.
 
@@ -93,29 +107,33 @@ class Inpainter:
       image: uint8 `[H, W, 3]`, a PIL image, or the path or bytes of a file, of any size
         and aspect; or a list of these; or uint8 `[B, H, W, 3]`.
       mask: bool `[H, W]`, true = hole, or values in [0, 1] or up to 255, where values
-        above half of the range are the hole; or a PIL image or a file. For several
-        pictures, a list of masks.
+        above half of the range are the hole; or a PIL image, a file or an array with
+        channels, see `read_mask`. For several pictures, a list of masks.
       strategy: "crops" completes a square around each hole, with as much context as
-        hole, scaled to the network's size. "tiles" fills a hole at full resolution with
+        hole, scaled to the network's size. "texture" adds detail of the picture to
+        that, see `texture.paint`. "tiles" fills a hole at full resolution with
         overlapping squares, from the border inwards. "whole" scales the whole picture.
-        "auto" uses tiles for long, thin holes such as scratches and writing, else
-        crops.
+        "auto" uses tiles for long, thin holes such as scratches and writing, texture
+        for other holes that are larger than half of the network's input, else crops.
       blend: "poisson", "feather" or "none", see `blending.blend`. "poisson" and "none"
         return known pixels unchanged.
       seed: for networks with noise.
+      progress: called between batches with the share that is filled, in [0, 1]; an
+        exception that it raises ends the call.
     Returns:
-      The completed picture: uint8 `[H, W, 3]`, or a PIL image for a PIL image. A list
-      for a list, uint8 `[B, H, W, 3]` for a batch.
+      The completed picture: uint8 `[H, W, 3]`, or for a PIL image one of its mode, see
+      `formats.like`. A list for a list, uint8 `[B, H, W, 3]` for a batch.
     Raises:
       ValueError: strategy or blend is unknown; image and mask differ in size; the mask
         is empty or covers everything; a file is not a picture. For several pictures the
         message begins with the picture's number.
     """
-    options = {"strategy": strategy, "blend": blend, "seed": seed}
+    options: Any = {"strategy": strategy, "blend": blend, "seed": seed}
+    options["progress"] = progress
     batched = isinstance(image, np.ndarray) and image.ndim == 4
     if not batched and not isinstance(image, list | tuple):
       (completed,) = self.complete([_checked(image, mask)], **options)
-      return Image.fromarray(completed) if isinstance(image, Image.Image) else completed
+      return _as_given(image, completed)
     if len(image) != len(mask):
       raise ValueError(f"There are {len(image)} images and {len(mask)} masks.")
     pairs = []
@@ -127,10 +145,7 @@ class Inpainter:
     results = list(self.complete(pairs, **options))
     if batched:
       return np.stack(results)
-    return [
-      Image.fromarray(result) if isinstance(given, Image.Image) else result
-      for given, result in zip(image, results, strict=True)
-    ]
+    return [_as_given(*pair) for pair in zip(image, results, strict=True)]
 
   def complete(
     self,
@@ -139,6 +154,7 @@ class Inpainter:
     strategy: str = "auto",
     blend: str = "poisson",
     seed: int = 0,
+    progress: Progress | None = None,
   ) -> Iterator[np.ndarray]:
     """Yields the completed pictures, uint8 `[H, W, 3]`, of (uint8 image, bool mask).
 
@@ -157,41 +173,57 @@ class Inpainter:
       if sum(len(jobs) for _, _, jobs in waiting) >= _BATCH_SIZES[-1] or (
         sum(image.size for image, _, _ in waiting) > 2**24
       ):
-        yield from self._finish(waiting, blend, seed)
+        yield from self._finish(waiting, blend, seed, progress)
         waiting = []
-    yield from self._finish(waiting, blend, seed)
+    yield from self._finish(waiting, blend, seed, progress)
 
-  def _finish(self, waiting, blend: str, seed: int) -> Iterator[np.ndarray]:
+  def _finish(self, waiting, blend: str, seed: int, progress) -> Iterator[np.ndarray]:
     """Yields the completed pictures of (image, mask, jobs), in order."""
-    squares = [
-      regions.to_network(regions.cut(image, job.box), job.hidden, self.image_size)
+    counter = _Counter(waiting, progress)
+    crops = [
+      (image, job)
       for image, _, jobs in waiting
       for job in jobs
-      if job.strategy == "crops"
+      if job.strategy != "tiles"
     ]
-    outputs = iter(self._run(squares, seed))
+    squares = [
+      regions.to_network(regions.cut(image, job.box), job.hidden, self.image_size)
+      for image, job in crops
+    ]
+    areas = [np.count_nonzero(job.hole) for _, job in crops]
+    outputs = iter(self._run(squares, seed, lambda n: counter.add(sum(areas[n]))))
     for image, mask, jobs in waiting:
       completed = image.copy()
       for job in jobs:
-        if job.strategy == "crops":
-          full = regions.from_network(next(outputs), job.box.height, job.box.width)
+        crop = regions.cut(image, job.box)
+        if job.strategy == "tiles":
+          full = self._tiled(crop, job, seed, counter)
         else:
-          full = tiles.paint(
-            regions.cut(image, job.box),
-            job.hidden,
-            lambda parts, holes: np.stack(
-              self._run(list(zip(parts, holes, strict=True)), seed)
-            ),
-            self.image_size,
-            self._reach,
-          )
+          full = _enlarged(next(outputs), crop, job)
         _paste(completed, image, mask, full, job, blend)
       yield completed
 
+  def _tiled(self, crop, job: plan.Job, seed: int, counter: "_Counter") -> np.ndarray:
+    """Returns a crop completed at full resolution."""
+    hidden, hole = np.count_nonzero(job.hidden), np.count_nonzero(job.hole)
+
+    def network(parts, holes, pixels):
+      share = hole * pixels / hidden / len(parts)
+      squares = list(zip(parts, holes, strict=True))
+      return self._run(squares, seed, lambda n: counter.add(share * len(squares[n])))
+
+    return tiles.paint(crop, job.hidden, network, self.image_size, self._reach)
+
   def _run(
-    self, squares: Sequence[tuple[np.ndarray, np.ndarray]], seed: int
+    self,
+    squares: Sequence[tuple[np.ndarray, np.ndarray]],
+    seed: int,
+    done: Callable[[slice], None],
   ) -> list[np.ndarray]:
-    """Returns the network's outputs for (uint8 `[S, S, 3]`, bool `[S, S]`)."""
+    """Returns the network's outputs for (uint8 `[S, S, 3]`, bool `[S, S]`).
+
+    `done` gets the range of squares of each batch.
+    """
     results: list[np.ndarray] = []
     while len(results) < len(squares):
       rest = squares[len(results) : len(results) + _BATCH_SIZES[-1]]
@@ -202,7 +234,33 @@ class Inpainter:
       first = np.arange(len(results), len(results) + size)
       keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), first)
       results.extend(np.asarray(self._complete(images, holes, keys))[: len(rest)])
+      done(slice(len(results) - len(rest), len(results)))
     return results
+
+
+class _Counter:
+  """Counts filled pixels and reports their share of all holes."""
+
+  def __init__(self, waiting, progress: Progress | None):
+    holes = [job.hole for _, _, jobs in waiting for job in jobs]
+    self._total = sum(map(np.count_nonzero, holes))
+    self._filled = 0.0
+    self._progress = progress
+
+  def add(self, pixels: float) -> None:
+    self._filled += pixels
+    if self._progress:
+      self._progress(min(1.0, float(self._filled / self._total)))
+
+
+def _enlarged(output: np.ndarray, crop: np.ndarray, job: plan.Job) -> np.ndarray:
+  """Returns the network's output at the size of the crop."""
+  full = None
+  if job.strategy == "texture" and job.box.longest > len(output):
+    full = texture.paint(crop, job.hidden, output)
+  if full is None:
+    full = regions.from_network(output, job.box.height, job.box.width)
+  return full
 
 
 def _paste(completed, image, mask, full, job: plan.Job, blend: str) -> None:
@@ -217,6 +275,12 @@ def _paste(completed, image, mask, full, job: plan.Job, blend: str) -> None:
   rows = slice(inside.top, inside.top + inside.height)
   columns = slice(inside.left, inside.left + inside.width)
   completed[rows, columns][changed] = filled[changed]
+
+
+def _as_given(image: Any, completed: np.ndarray) -> Any:
+  """Returns a PIL image of the same mode for a PIL image, else the array."""
+  is_pil = isinstance(image, Image.Image)
+  return formats.like(image, completed) if is_pil else completed
 
 
 def _checked(image: Any, mask: Any) -> tuple[np.ndarray, np.ndarray]:

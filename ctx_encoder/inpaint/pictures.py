@@ -7,9 +7,12 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from ctx_encoder.data.decode import MAX_PIXELS, decode_whole
+from ctx_encoder.data.decode import MAX_PIXELS, decode_whole, to_rgb, upright
 
 Source = str | os.PathLike | bytes
+
+_LEAST_ALPHA = 16  # difference of alpha, of 255, that is not an accident
+_RIM = 8  # pixels around paint that compression mixes with it: a block of JPEG
 
 
 def read_image(source: Source, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -31,14 +34,33 @@ def read_mask(
 ) -> np.ndarray:
   """Reads a mask: bool `[H, W]`, true = hole.
 
+  Pixels brighter than half are the hole. If the transparency varies, it defines the
+  hole instead, and colours do not count: of a mostly transparent mask, a layer painted
+  on, the painted part; of a mostly opaque one, a picture with an erased part, the
+  transparent part.
+
   Args:
-    source: path or bytes of a picture; pixels brighter than half are the hole.
-    inverted: dark pixels are the hole.
+    source: path or bytes of a picture.
+    inverted: the other part is the hole.
     max_pixels: as for `read_image`.
   Raises: as `read_image`.
   """
-  bright = read_image(source, max_pixels).mean(2) > 127.5
-  return ~bright if inverted else bright
+  data = source if isinstance(source, bytes) else pathlib.Path(source).read_bytes()
+  return _hole(upright(data, max_pixels)) != inverted
+
+
+def _hole(mask: Image.Image) -> np.ndarray:
+  if mask.has_transparency_data:
+    alpha = np.asarray(mask.convert("RGBA").getchannel("A")).astype(int)
+    if np.ptp(alpha) >= _LEAST_ALPHA:
+      opaque = 2 * alpha > alpha.min() + alpha.max()
+      return opaque if opaque.mean() <= 0.5 else ~opaque
+  return np.asarray(to_rgb(mask)).mean(2) > 127.5
+
+
+def is_lossy(data: bytes) -> bool:
+  """Returns whether an encoded picture is a JPEG or a lossy WebP."""
+  return data[:2] == b"\xff\xd8" or (data[:4] == b"RIFF" and b"VP8 " in data[:64])
 
 
 def hole_of_color(
@@ -46,7 +68,8 @@ def hole_of_color(
   color: tuple[int, int, int],
   *,
   tolerance: int = 16,
-  least: int = 64,
+  least: int = 16,
+  lossy: bool = False,
 ) -> np.ndarray:
   """Finds holes painted into a picture in one colour.
 
@@ -55,16 +78,37 @@ def hole_of_color(
     color: RGB in [0, 255].
     tolerance: largest difference in each channel.
     least: smallest number of connected pixels; smaller parts are highlights or noise.
+    lossy: the picture was compressed after painting. The tolerance is four times as
+      large, and pixels around with a share of the paint, by colour, are holes too.
   Returns:
     bool `[H, W]`, true = hole.
   """
-  near = (np.abs(image.astype(np.int16) - np.array(color, np.int16)) <= tolerance).all(
-    2
-  )
+  paint = np.array(color, np.int16)
+  near = (np.abs(image - paint) <= (4 if lossy else 1) * tolerance).all(2)
   labels, _ = ndimage.label(near, np.ones((3, 3), int))
   large = np.bincount(labels.ravel()) >= least
   large[0] = False
-  return large[labels]
+  hole = large[labels]
+  return _with_rim(image, hole, paint) if lossy and hole.any() else hole
+
+
+def _with_rim(image: np.ndarray, hole: np.ndarray, paint: np.ndarray) -> np.ndarray:
+  """Adds pixels near holes that are mixtures of paint and background.
+
+  The background is the mean colour of the pixels farther away than `_RIM`. Where it
+  resembles the paint nothing is added but the next two pixels.
+  """
+  around = grown(hole, _RIM)
+  clean = (~around).astype(np.float32)
+  weight = ndimage.gaussian_filter(clean, 2 * _RIM)
+  along, square = np.zeros(hole.shape), np.full(hole.shape, 1e-6)
+  for channel in range(3):
+    plane = image[..., channel].astype(np.float32)
+    ground = ndimage.gaussian_filter(clean * plane, 2 * _RIM) / (weight + 1e-6)
+    along += (plane - ground) * (paint[channel] - ground)
+    square += (paint[channel] - ground) ** 2
+  mixed = around & (along > 0.15 * square) & (square > 32**2)
+  return grown(ndimage.binary_propagation(hole, mask=hole | mixed), 1) | grown(hole, 2)
 
 
 def grown(mask: np.ndarray, pixels: int) -> np.ndarray:
@@ -80,7 +124,7 @@ def as_image(image: np.ndarray | Image.Image | Source) -> np.ndarray:
     BadImage, OSError: as `read_image`.
   """
   if isinstance(image, Image.Image):
-    return np.array(image.convert("RGB"))
+    return np.array(to_rgb(image))
   if not isinstance(image, np.ndarray):
     return read_image(image)
   if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
@@ -94,19 +138,23 @@ def as_image(image: np.ndarray | Image.Image | Source) -> np.ndarray:
 def as_mask(mask: np.ndarray | Image.Image | Source) -> np.ndarray:
   """Converts any kind of mask to bool `[H, W]`, true = hole.
 
-  Arrays are `[H, W]` or `[H, W, 1]` with bools, values in [0, 1], or up to 255; values
-  above half of the range are the hole.
+  Arrays are `[H, W]` or `[H, W, 1]` with bools, values in [0, 1], or up to 255, where
+  values above half of the range are the hole; or uint8 `[H, W, C]` with the channels of
+  a picture: grey and alpha, RGB or RGBA. Pictures mean the same as in `read_mask`.
 
   Raises:
     ValueError: an array has another shape.
     BadImage, OSError: as `read_image`.
   """
-  if isinstance(mask, Image.Image):
-    mask = np.asarray(mask.convert("L"))
-  if not isinstance(mask, np.ndarray):
-    return read_mask(mask)
-  if mask.ndim == 3 and mask.shape[2] == 1:
-    mask = mask[..., 0]
-  if mask.ndim != 2:
-    raise ValueError(f"A mask must be [height, width], not {list(mask.shape)}.")
-  return mask > (127.5 if mask.size and mask.max() > 1 else 0.5)
+  if isinstance(mask, np.ndarray):
+    if mask.ndim == 3 and mask.shape[2] == 1:
+      mask = mask[..., 0]
+    if mask.ndim == 2:
+      return mask > (127.5 if mask.size and mask.max() > 1 else 0.5)
+    if mask.dtype != np.uint8 or mask.ndim != 3 or mask.shape[2] not in (2, 3, 4):
+      raise ValueError(
+        "A mask must be [height, width], or uint8 [height, width, 2 to 4 channels], not"
+        f" {mask.dtype} {list(mask.shape)}."
+      )
+    mask = Image.fromarray(mask)
+  return _hole(mask) if isinstance(mask, Image.Image) else read_mask(mask)

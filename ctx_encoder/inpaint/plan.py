@@ -7,7 +7,7 @@ import numpy as np
 
 from ctx_encoder.inpaint import pictures, regions
 
-STRATEGIES = ("auto", "whole", "crops", "tiles")
+STRATEGIES = ("auto", "whole", "crops", "texture", "tiles")
 
 _RING = 2  # width of the generated ring around a hole, in the network's pixels
 
@@ -17,7 +17,8 @@ class Job:
   """One or several holes, and the crop that the network completes.
 
   Attributes:
-    strategy: "crops" completes the crop at once, scaled; "tiles" tile by tile.
+    strategy: "crops" completes the crop at once, scaled; "texture" adds detail of the
+      picture to that; "tiles" completes tile by tile.
     box: the crop; it may reach beyond the picture.
     inside: the part of the crop within the picture, height H and width W.
     hole: bool `[H, W]`, the pixels to fill.
@@ -73,10 +74,10 @@ def _job(
   bounds = regions.box_of(pixels)
   if strategy == "auto":
     strategy = _choose(bounds, pixels.shape[1], size)
-  scale = 2 * bounds.longest / size if strategy == "crops" else 1
+  scale = 1 if strategy == "tiles" else 2 * bounds.longest / size
   ring = _ring(scale, pixels.shape[1] / bounds.longest, blend)
   wanted = bounds.enlarged(ring).within(*mask.shape)
-  if strategy == "crops":
+  if strategy != "tiles":
     # A margin of two pixels within the generated part, since scaling uses neighbours.
     share = reach - 4 / size if reach < 1 else None
     box = regions.around(wanted, size, mask.shape, share)
@@ -94,11 +95,13 @@ def _choose(box: regions.Box, pixels: int, size: int) -> str:
   """Returns the strategy for a hole of `pixels` pixels with the bounding box `box`.
 
   A large hole that fills little of its box has enough context in tiles, which preserve
-  detail that scaling by more than two would lose.
+  detail that scaling by more than two would lose. What else is larger than half of the
+  network's input is scaled down, and gets its detail from the picture.
   """
-  large = box.longest > size
   thin = pixels < 0.25 * box.height * box.width or min(box.height, box.width) < size / 2
-  return "tiles" if large and thin else "crops"
+  if box.longest > size and thin:
+    return "tiles"
+  return "texture" if box.longest > size / 2 else "crops"
 
 
 def _ring(scale: float, thickness: float, blend: str) -> int:

@@ -1,6 +1,6 @@
 """Fills a large hole at full resolution with tiles, from its border inwards."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from ctx_encoder.inpaint.regions import Box, cut
 
 _MAX_HIDDEN = 0.5  # share of hidden pixels in a tile
 
-Network = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Network = Callable[[np.ndarray, np.ndarray, int], Sequence[np.ndarray]]
 
 
 def paint(
@@ -24,7 +24,8 @@ def paint(
   Args:
     image: uint8 `[H, W, 3]`.
     hole: bool `[H, W]`, with at least one known pixel.
-    network: uint8 `[N, S, S, 3]` and bool `[N, S, S]` to completed uint8 images.
+    network: uint8 `[N, S, S, 3]`, bool `[N, S, S]` and the number of hidden pixels that
+      the N tiles fill, to completed uint8 images.
     size: S, the side of a tile.
     reach: share of a tile's side, in its centre, that the network generates.
   Returns:
@@ -36,7 +37,7 @@ def paint(
   image, hidden = cut(image, frame), cut(hole, frame)
   image[hidden] = 0
   window = _window(size, reach)
-  stride = max(1, round(size * reach / 4))
+  stride = max(1, round(size * reach / 2))
   places = [
     (top, left)
     for top in _starts(frame.height, size, stride)
@@ -53,9 +54,11 @@ def paint(
     most = max(_MAX_HIDDEN, min(shares.values()))
     places = list(shares)
     chosen = [place for place, share in shares.items() if share <= most]
+    chosen = _needed(chosen, holes, window, hidden.shape)
     completed = network(
       np.stack([image[_slices(place, size)] for place in chosen]),
       np.stack([holes[place] for place in chosen]),
+      _filled(hidden, window, chosen),
     )
     sums = np.zeros(image.shape, np.float32)
     weights = np.zeros((*hidden.shape, 1), np.float32)
@@ -67,6 +70,31 @@ def paint(
     image[done] = np.rint(sums[done] / weights[done])
     hidden &= ~done
   return image[margin : margin + height, margin : margin + width]
+
+
+def _needed(places, holes, window: np.ndarray, shape: tuple[int, int]) -> list:
+  """Leaves out tiles whose hidden pixels are all well inside of others.
+
+  Tiles with much of the hole in their centre come first.
+  """
+  well = window >= window.max() / 4
+  weight = {place: (window * holes[place]).sum() for place in places}
+  covered = np.zeros(shape, bool)
+  chosen = []
+  for place in sorted(places, key=lambda place: -weight[place]):
+    part = covered[_slices(place, len(window))]
+    if (holes[place] & (window > 0) & ~part).any():
+      part |= well
+      chosen.append(place)
+  return chosen
+
+
+def _filled(hidden: np.ndarray, window: np.ndarray, chosen) -> int:
+  """Returns how many hidden pixels the chosen tiles fill."""
+  reached = np.zeros(hidden.shape, bool)
+  for place in chosen:
+    reached[_slices(place, len(window))] |= window > 0
+  return np.count_nonzero(reached & hidden)
 
 
 def _slices(place: tuple[int, int], size: int) -> tuple[slice, slice]:

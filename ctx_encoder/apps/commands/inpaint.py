@@ -1,7 +1,9 @@
 """Fills holes in pictures of any size with a trained network.
 
-The mask is a picture of the same size in which bright pixels are the hole. Instead, the
-hole may be painted into the picture itself in one colour:
+The mask is a picture of the same size in which bright pixels are the hole. If parts of
+it are transparent, they define the hole: the paint on a transparent layer, or what was
+erased from an opaque one. Instead, the hole may be painted into the picture itself in
+one colour:
 
     ctx-encoder inpaint --image photo.jpg --mask mask.png \\
         --output completed.png
@@ -20,25 +22,20 @@ is printed, the other pictures are completed, and the exit code is 1:
 
 import argparse
 import glob
-import io
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageColor
+from PIL import ImageColor
 from tqdm import tqdm
 
 from ctx_encoder import inpaint, xla
 from ctx_encoder.data import files
-from ctx_encoder.data.decode import EXTENSIONS
+from ctx_encoder.data.decode import EXTENSIONS, to_rgb, upright
 from ctx_encoder.evaluation import figures
-
-_OPTIONS = {
-  ".jpg": {"quality": 95},
-  ".jpeg": {"quality": 95},
-  ".webp": {"lossless": True},
-}
+from ctx_encoder.inpaint import formats
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,8 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "--output",
     required=True,
     help="for one picture the file to write, in the format of its extension (.png"
-    " preserves known pixels exactly, .jpg does not); for several pictures a folder,"
-    " which receives a PNG file of the same name for each",
+    " preserves known pixels exactly, .jpg does not; bit depth, transparency, colour"
+    " profile and EXIF data are kept where it can contain them); for several pictures a"
+    " folder, which receives a PNG file of the same name for each",
   )
   _add_hole_arguments(parser)
   add(
@@ -69,9 +67,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     choices=inpaint.STRATEGIES,
     default="auto",
     help="crops: a square around each hole, with as much context as hole, is scaled to"
-    " the network's size; tiles: overlapping squares at full resolution, from the"
-    " border of the hole inwards; whole: the whole picture, scaled down; auto: tiles"
-    " for long, thin holes, else crops (default: auto)",
+    " the network's size; texture: the same, with detail from other parts of the"
+    " picture; tiles: overlapping squares at full resolution, from the border of the"
+    " hole inwards; whole: the whole picture, scaled down; auto: tiles for long, thin"
+    " holes, texture for other large ones, else crops (default: auto)",
   )
   add(
     "--blend",
@@ -99,7 +98,8 @@ def _add_hole_arguments(parser: argparse.ArgumentParser) -> None:
     "--mask-polarity",
     choices=("white", "black"),
     default="white",
-    help="colour of the hole in the mask (default: white)",
+    help="colour of the hole in the mask; black inverts masks with transparency too"
+    " (default: white)",
   )
   add(
     "--hole-color",
@@ -111,15 +111,16 @@ def _add_hole_arguments(parser: argparse.ArgumentParser) -> None:
     "--hole-tolerance",
     type=int,
     default=16,
-    help="largest difference from --hole-color in each channel, 0 to 255 (default: 16)",
+    help="largest difference from --hole-color in each channel, 0 to 255; four times"
+    " that in pictures with lossy compression, such as JPEG (default: 16)",
   )
   add(
     "--grow",
     type=int,
     default=0,
     metavar="PIXELS",
-    help="enlarge holes on all sides; 2 or 3 removes the rim that JPEG compression"
-    " leaves around a painted hole (default: 0)",
+    help="enlarge holes on all sides, for example by 2 to remove the soft rim of a"
+    " brush (default: 0)",
   )
 
 
@@ -137,12 +138,16 @@ def run(args: argparse.Namespace) -> int:
   elif args.step is not None:
     raise ValueError("--step names a checkpoint of a run: it needs --workdir.")
   else:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+      home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+      xla.cache_in(Path(home, "ctx_encoder"))
     inpainter = inpaint.Inpainter.shipped()
   failed = 0
   bar = tqdm(jobs, unit="picture", disable=len(jobs) == 1)
   for picture, mask, output in bar:
     try:
-      _complete(inpainter, picture, mask, output, color, args)
+      for note in _complete(inpainter, picture, mask, output, color, args):
+        bar.write(f"ctx-encoder inpaint: {picture}: {note}", file=sys.stderr)
     except (OSError, ValueError) as error:
       failed += 1
       bar.write(f"ctx-encoder inpaint: {picture}: {error}", file=sys.stderr)
@@ -160,24 +165,33 @@ def _complete(
   output: Path,
   color: tuple[int, int, int] | None,
   args: argparse.Namespace,
-) -> None:
-  """Completes one picture and writes it."""
-  image = inpaint.read_image(picture)
-  hole = inpaint.grown(_hole(image, mask, color, args), args.grow)
+) -> list[str]:
+  """Completes one picture and writes it; returns notes about what was lost."""
+  data = picture.read_bytes()
+  original = upright(data)
+  image = np.array(to_rgb(original))
+  lossy = color is not None and inpaint.is_lossy(data)
+  hole = inpaint.grown(_hole(image, mask, color, args, lossy), args.grow)
   completed = inpainter(
     image, hole, strategy=args.strategy, blend=args.blend, seed=args.seed
   )
-  extension = output.suffix.lower()
-  encoded = io.BytesIO()
-  Image.fromarray(completed).save(
-    encoded, Image.registered_extensions()[extension], **_OPTIONS.get(extension, {})
-  )
-  files.write(output, encoded.getvalue())
+  result = formats.like(original, completed, hole)
+  encoded, lost = formats.encode(result, output.suffix.lower())
+  files.write(output, encoded)
   if args.grid:
     masked = np.where(hole[..., None], np.uint8(255), image)
     labels = ("original", "hole", "completed")
     grid = figures.grid([[image, masked, completed]], column_labels=labels)
     figures.save_png(output.with_name(f"{output.stem}.grid.png"), grid)
+  notes = []
+  if lossy:
+    notes.append(
+      "lossy compression mixes paint with its surroundings, so the hole was enlarged;"
+      " paint on a PNG copy, or use a --mask."
+    )
+  if lost := list(dict.fromkeys([*formats.lost_by_reading(data, original), *lost])):
+    notes.append(f"{output} does not have the picture's {', '.join(lost)}.")
+  return notes
 
 
 def _hole(
@@ -185,6 +199,7 @@ def _hole(
   mask: Path | None,
   color: tuple[int, int, int] | None,
   args: argparse.Namespace,
+  lossy: bool,
 ) -> np.ndarray:
   """Returns the hole, bool `[H, W]`, from the mask file or the colour."""
   if color is None:
@@ -194,7 +209,7 @@ def _hole(
       return inpaint.read_mask(mask, inverted=args.mask_polarity == "black")
     except ValueError as error:
       raise ValueError(f"its mask {mask}: {error}") from error
-  hole = inpaint.hole_of_color(image, color, tolerance=args.hole_tolerance)
+  hole = inpaint.hole_of_color(image, color, tolerance=args.hole_tolerance, lossy=lossy)
   if not hole.any():
     raise ValueError(
       f"there is no hole of colour {args.hole_color}; a larger --hole-tolerance finds"

@@ -1,0 +1,109 @@
+"""Writes a completed picture in the mode of the original, with its metadata."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from ctx_encoder.data.decode import to_rgb
+
+# What each format can contain; Pillow reads the rest of these from `Image.info`.
+_MODES = {
+  "JPEG": ("L", "RGB"),
+  "BMP": ("1", "L", "RGB"),
+  "WEBP": ("RGB", "RGBA"),
+  "PNG": ("1", "L", "LA", "RGB", "RGBA", "I;16"),
+  "TIFF": ("1", "L", "LA", "RGB", "RGBA", "I;16"),
+}
+_OPTIONS = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}
+_WITHOUT_METADATA = ("BMP",)
+
+
+def like(
+  original: Image.Image, completed: np.ndarray, hole: np.ndarray | None = None
+) -> Image.Image:
+  """Returns a completed picture in the mode of the original, with its metadata.
+
+  Pixels that did not change are those of the original, to the last bit. New ones have 8
+  bits per channel and are opaque. Palettes and CMYK become RGB, black and white becomes
+  grey.
+
+  Args:
+    original: of any mode, upright.
+    completed: uint8 `[H, W, 3]`, made from the original in RGB.
+    hole: bool `[H, W]`: pixels that become opaque, besides those that changed.
+  """
+  changed = (completed != np.asarray(to_rgb(original))).any(2)
+  if hole is not None:
+    changed |= hole
+  mode = original.mode
+  new = Image.fromarray(completed)
+  if mode.startswith("I;16"):
+    gray = np.asarray(new.convert("L")).astype(np.uint16) * 257
+    pixels = np.where(changed, gray, np.asarray(original).astype(np.uint16))
+  else:
+    if mode in ("LA", "L", "1"):
+      mode = "L"
+    else:
+      mode = "RGB"
+    if original.has_transparency_data:
+      mode += "A"
+    old = np.asarray(original.convert(mode))
+    new = np.asarray(new.convert(mode))
+    pixels = np.where(changed if new.ndim == 2 else changed[..., None], new, old)
+  result = Image.fromarray(pixels)
+  result.info = {
+    name: original.info[name]
+    for name in ("icc_profile", "dpi")
+    if original.info.get(name) and (name != "icc_profile" or original.mode != "CMYK")
+  }
+  if exif := original.getexif():
+    result.info["exif"] = exif.tobytes()
+  return result
+
+
+def encode(picture: Image.Image, extension: str) -> tuple[bytes, list[str]]:
+  """Encodes a picture from `like`.
+
+  Args:
+    picture: the picture.
+    extension: of the file, such as ".png"; it selects the format.
+  Returns:
+    The file's bytes, and what of the picture the format cannot contain, as nouns.
+  """
+  form = Image.registered_extensions()[extension]
+  lost = []
+  info = dict(picture.info)
+  if picture.mode not in _MODES[form]:
+    wide, alpha = picture.mode.startswith("I;16"), picture.mode.endswith("A")
+    if wide:
+      lost.append("16 bits per channel")
+    if alpha and not any(mode.endswith("A") for mode in _MODES[form]):
+      lost.append("transparency")
+    mode = (
+      "RGBA" if alpha and not lost else "L" if wide or picture.mode[0] == "L" else "RGB"
+    )
+    picture = to_rgb(picture) if mode != "RGBA" else picture.convert(mode)
+    if mode == "L" and mode in _MODES[form]:
+      picture = picture.convert(mode)
+  if form in _WITHOUT_METADATA:
+    for name, noun in (("icc_profile", "colour profile"), ("exif", "EXIF data")):
+      if info.pop(name, None):
+        lost.append(noun)
+  file = io.BytesIO()
+  picture.save(file, form, **_OPTIONS.get(form, {}), **info)
+  return file.getvalue(), lost
+
+
+def lost_by_reading(data: bytes, original: Image.Image) -> list[str]:
+  """Returns what of a file is not in the picture that `like` makes, as nouns."""
+  lost = []
+  if data[:8] == b"\x89PNG\r\n\x1a\n" and data[24] == 16 and original.mode[0] != "I":
+    lost.append("16 bits per channel")
+  if original.mode == "P":
+    lost.append("palette")
+  if original.mode == "CMYK":
+    lost.append("CMYK colours")
+  if getattr(original, "n_frames", 1) > 1:
+    lost.append("frames after the first")
+  return lost
