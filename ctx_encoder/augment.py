@@ -9,7 +9,6 @@ resampling; without them, crops and flips copy pixels exactly.
 
 from collections.abc import Callable
 
-import dm_pix as pix
 import jax
 import jax.numpy as jnp
 
@@ -110,9 +109,11 @@ def _make_colors(
   _check_range(0.5, hue=hue)
   _check_range(1, brightness=brightness, contrast=contrast, saturation=saturation)
 
+  if not (brightness or contrast or saturation or hue):
+    return lambda draw, image: image
+  import dm_pix as pix
+
   def colors(draw: dict[str, jax.Array], image: jax.Array) -> jax.Array:
-    if not (brightness or contrast or saturation or hue):
-      return image
     if brightness:
       image = pix.adjust_brightness(image, brightness * draw["brightness"])
     if contrast:

@@ -4,6 +4,8 @@ import importlib.util
 import json
 import pathlib
 import re
+import subprocess
+import sys
 
 import jax.numpy as jnp
 import pytest
@@ -95,3 +97,31 @@ def test_every_public_function_is_in_a_table(room):
     if callable(thing := getattr(room, name)) and name[0].islower():
       assert f"`{name}(" in TEXT or f"`{name}`" in TEXT, name
       assert thing.__doc__, name
+
+
+@pytest.mark.slow
+def test_the_pages_are_built_without_warnings(tmp_path):
+  if missing := [x for x in ("material", "mkdocstrings") if not _is_installed(x)]:
+    pytest.skip(f"not installed, of the extra `docs`: {', '.join(missing)}")
+  command = [
+    sys.executable,
+    "-m",
+    "mkdocs",
+    "build",
+    "--strict",
+    "--site-dir",
+    tmp_path,
+  ]
+  built = subprocess.run(
+    command, cwd=DOCS.parent, capture_output=True, text=True, check=False
+  )
+  assert built.returncode == 0, built.stderr
+  page = (tmp_path / "reference/losses/adversarial.html").read_text()
+  assert "L = -(1 - s) log D(real)" in page
+  for page in tmp_path.rglob("*.html"):  # which ask no other host for anything
+    html = page.read_text()
+    assert not re.search(r'(src|rel="stylesheet" href)="(https?:)?//', html), page
+
+
+def _is_installed(name):
+  return importlib.util.find_spec(name) is not None

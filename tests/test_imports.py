@@ -34,8 +34,8 @@ FLOORS = """
 SHARED_APPS = {"cli", "commands", "runs"}
 
 # Each takes seconds to import: only the functions that need it do.
-LAZY = {"cv2", "h5py", "jinja2", "keras", "matplotlib", "safetensors", "skimage"}
-LAZY |= {"tensorboard", "tensorflow", "tensorflow_datasets"}
+LAZY = {"cv2", "dm_pix", "h5py", "jinja2", "keras", "matplotlib", "safetensors"}
+LAZY |= {"skimage", "tensorboard", "tensorflow", "tensorflow_datasets"}
 
 
 @functools.cache
@@ -181,6 +181,14 @@ FRAMEWORKS |= {"ml_collections", "absl", "PIL", "tqdm"}
 )
 def test_what_an_import_loads(statement, may_load):
   assert loaded_by(statement) & FRAMEWORKS <= may_load
+
+
+def test_a_training_step_needs_only_the_base_dependencies():
+  """dm_pix, of the extra `train`, is for augmentation of colours."""
+  extras = ["dm_pix", "orbax", "ml_collections", "PIL", "scipy.optimize"]
+  hidden = f"import sys; sys.modules |= dict.fromkeys({extras})"
+  for module in ("step", "objective", "inference"):
+    loaded_by(f"{hidden}; import ctx_encoder.training.{module}")
 
 
 def test_networks_and_trainer_load_nothing_heavy():

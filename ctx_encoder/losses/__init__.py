@@ -15,7 +15,9 @@ from ctx_encoder.losses.adversarial import (
   wasserstein_discriminator_loss,
   wasserstein_generator_loss,
 )
+from ctx_encoder.losses.color import color_statistics_loss
 from ctx_encoder.losses.combine import Weight, combine
+from ctx_encoder.losses.frequency import focal_frequency_loss
 from ctx_encoder.losses.penalties import (
   gradient_penalty,
   lazy_penalty,
@@ -25,6 +27,7 @@ from ctx_encoder.losses.penalties import (
 from ctx_encoder.losses.perceptual import (
   FeatureFunction,
   content_loss,
+  contextual_loss,
   feature_matching,
   gram_matrix,
   style_loss,
@@ -36,7 +39,7 @@ from ctx_encoder.losses.reconstruction import (
   masked_l2,
   split,
 )
-from ctx_encoder.losses.smoothness import seam_loss, total_variation
+from ctx_encoder.losses.smoothness import edge_loss, seam_loss, total_variation
 from ctx_encoder.losses.weighting import discounted_weights, overlap_weights
 
 __all__ = [
@@ -44,11 +47,15 @@ __all__ = [
   "Weight",
   "bce_discriminator_loss",
   "bce_generator_loss",
+  "color_statistics_loss",
   "combine",
   "content_loss",
+  "contextual_loss",
   "discounted_weights",
+  "edge_loss",
   "fake_patches",
   "feature_matching",
+  "focal_frequency_loss",
   "gradient_penalty",
   "gram_matrix",
   "hinge_discriminator_loss",

@@ -3,7 +3,9 @@
 Logits are `[B, ...]`, one for each patch of a PatchGAN; losses are means over patches,
 `[B]`. Patches whose receptive field contains no pixel of the hole can be labelled as
 real: pass the result of `fake_patches` as `fake=` to both losses. The generator's loss
-is then the mean over the fake patches, 0 where there is none.
+is then the mean over the fake patches, 0 where there is none. Labels between 0 and 1,
+such as a blurred mask, mix the losses of the two labels (Zeng et al., Aggregated
+Contextual Transformations for High-Resolution Image Inpainting, 2021, section 3.2).
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +35,8 @@ def bce_discriminator_loss(
     logits_real: `[B, ...]` float, for real images.
     logits_fake: same shape, for completed images.
     smoothing: in [0, 0.5); real images are labelled 1 - smoothing (one-sided).
-    fake: `[B, ...]` of any type, 1 = patch labelled fake, 0 = labelled real; None = 1.
+    fake: `[B, ...]` of any type, in [0, 1]: 1 = patch labelled fake, 0 = labelled
+      real; None = 1.
 
   Returns:
     `[B]` float32, at least 0; 2 log 2 = 1.386 for logits of 0.
@@ -67,7 +70,7 @@ def bce_generator_loss(
     logits_fake: `[B, ...]` float, for completed images.
     saturating: whether to use the minimax loss, whose gradient vanishes where the
       discriminator classifies completed images correctly.
-    fake: `[B, ...]` of any type, 1 = patch included in the mean; None = 1.
+    fake: `[B, ...]` of any type, weights of the patches in the mean; None = 1.
 
   Returns:
     `[B]` float32, at least 0 (at most 0 if saturating); log 2 = 0.693 (-0.693) for
@@ -304,7 +307,8 @@ def _discriminator(
   penalty = as_fake(completed)
   if fake is not None:
     _check_fake(fake, completed)
-    penalty = jnp.where(fake > 0.5, penalty, as_real(completed))
+    fake = fake.astype(jnp.float32)
+    penalty = fake * penalty + (1 - fake) * as_real(completed)
   return _patch_mean(as_real(real)) + _patch_mean(penalty)
 
 

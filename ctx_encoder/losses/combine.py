@@ -33,11 +33,13 @@ def combine(
     ValueError: a term has no weight, a weight has no term, or the step is missing.
 
   Example:
+    ```python
     total, logged = combine(
       {"reconstruction": error, "style": lambda: style_loss(completed, originals, ...)},
       {"reconstruction": 1.0, "style": optax.linear_schedule(0.0, 10.0, 1000)},
       step,
     )
+    ```
   """
   missing = sorted(set(terms) - set(weights))
   unused = sorted(k for k, w in weights.items() if k not in terms and not _is_zero(w))

@@ -38,8 +38,7 @@ def gram_matrix(features: jax.Array) -> jax.Array:
   """
   if features.ndim != 4:
     raise ValueError(f"features must be [B, h, w, C], not {features.shape}.")
-  batch, height, width, channels = features.shape
-  flat = features.astype(jnp.float32).reshape(batch, height * width, channels)
+  flat = _positions(features)
   return jnp.einsum("bki,bkj->bij", flat, flat, precision="highest")
 
 
@@ -117,24 +116,75 @@ def content_loss(
   )
 
 
+def contextual_loss(
+  outputs: Features | jax.Array,
+  targets: Features | jax.Array,
+  *,
+  features: FeatureFunction | None = None,
+  weights: Mapping[str, float] | None = None,
+  bandwidth: float = 0.5,
+) -> jax.Array:
+  """Distance between two sets of features, whatever their positions.
+
+  L = sum over layers l of -w_l log(mean_j max_i CX_ij), CX_ij = e_ij / sum_k e_ik,
+  e_ij = exp((1 - d_ij / (min_k d_ik + 1e-5)) / h), d_ij the cosine distance of output
+  i and target j, both minus the targets' mean. It needs memory for (h w)^2 distances
+  per layer and image: resize or sample large features first.
+
+  Args:
+    outputs, targets, features, weights: as for `style_loss`.
+    bandwidth: h, above 0; smaller values give more weight to the nearest target.
+
+  Returns:
+    `[B]` float32, at least 0; about 0 where each target has a near output of its own.
+
+  Raises:
+    ValueError: as for `style_loss`, or the bandwidth is not above 0.
+
+  References:
+    Mechrez et al., The Contextual Loss for Image Transformation with Non-Aligned Data,
+    ECCV 2018, eq. 2 to 5.
+  """
+  if not bandwidth > 0:
+    raise ValueError(f"bandwidth must be above 0, not {bandwidth}.")
+  outputs, targets = _both(outputs, targets, features)
+  shapes.check_features(outputs, targets, channels_only=True)
+
+  def distance(name: str) -> jax.Array:
+    ours, theirs = (_positions(x[name]) for x in (outputs, targets))
+    mean = jnp.mean(theirs, axis=1, keepdims=True)
+    cosine = jnp.einsum(
+      "bic,bjc->bij", _unit(ours - mean), _unit(theirs - mean), precision="highest"
+    )
+    apart = jnp.maximum(1 - cosine, 0)
+    nearest = jnp.min(apart, axis=2, keepdims=True)
+    similarity = jax.nn.softmax(-apart / (nearest + 1e-5) / bandwidth, axis=2)
+    return -jnp.log(jnp.mean(jnp.max(similarity, axis=1), axis=1))
+
+  return _weighted(distance, outputs, weights)
+
+
 def feature_matching(
   outputs: Features,
   targets: Features,
   *,
   mask: jax.Array | None = None,
   weights: Mapping[str, float] | None = None,
+  squared: bool = False,
 ) -> jax.Array:
-  """Mean absolute distance between the discriminator's features of two images.
+  """Mean distance between the discriminator's features of two images.
 
-  L = sum over layers l of w_l * mean over positions and channels of |A - B|. With a
-  mask it is the mean of (1 - m_l) |A - B|, m_l = the mask resized to layer l bilinearly
-  without antialiasing: only known positions contribute, as in the code of LaMa.
+  L = sum over layers l of w_l * mean over positions and channels of |A - B|, or of
+  (A - B)^2 with `squared`. With a mask each is multiplied by 1 - m_l, m_l = the mask
+  resized to layer l bilinearly without antialiasing: only known positions contribute.
+  LaMa's code uses squares, without a mask by default.
 
   Args:
     outputs: features of completed images.
     targets: the same layers and shapes, of real images.
     mask: `[B, H, W, 1]` of any type, 1 = hole; None = all positions contribute.
     weights: as for `style_loss`.
+    squared: whether the error is squared; the absolute one is that of Wang et al.
 
   Returns:
     `[B]` float32, at least 0.
@@ -155,7 +205,9 @@ def feature_matching(
     mask = shapes.checked_mask(mask, (*batch, *mask.shape[1:3], 1))
 
   def distance(name: str) -> jax.Array:
-    error = absolute(_difference(outputs[name], targets[name]))
+    error = (jnp.square if squared else absolute)(
+      _difference(outputs[name], targets[name])
+    )
     if mask is not None:
       shape = (*error.shape[:3], 1)
       error *= 1 - jax.image.resize(mask, shape, "linear", antialias=False)
@@ -189,6 +241,18 @@ def _mean_gram(features: jax.Array) -> jax.Array:
 
 def _difference(one: jax.Array, other: jax.Array) -> jax.Array:
   return one.astype(jnp.float32) - other.astype(jnp.float32)
+
+
+def _positions(features: jax.Array) -> jax.Array:
+  """Returns features `[B, h, w, C]` as `[B, h * w, C]`, float32."""
+  batch, height, width, channels = features.shape
+  return features.astype(jnp.float32).reshape(batch, height * width, channels)
+
+
+def _unit(vectors: jax.Array) -> jax.Array:
+  """Scales to length 1; vectors of length 0 stay, with a gradient of 0."""
+  square = jnp.sum(jnp.square(vectors), axis=2, keepdims=True)
+  return vectors * jax.lax.rsqrt(jnp.where(square == 0, 1, square))
 
 
 def _mean(values: jax.Array) -> jax.Array:

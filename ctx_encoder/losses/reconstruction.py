@@ -21,21 +21,23 @@ def masked_l2(
   """Mean squared error over the hole.
 
   L = sum(weights * mask * (predictions - targets)^2) / (C * N), where N is the number
-  of hole pixels, or H * W with `per="image"`; not divided with `per="sum"`.
+  of hole pixels, or H * W with `per="image"`; not divided with `per="sum"`. With
+  `per="none"` the error of each pixel, weights * mask * (predictions - targets)^2.
 
   Args:
     predictions: `[B, H, W, C]` float, any range, the same as `targets`.
     targets: same shape.
     mask: `[B, H, W, 1]` of any type, 1 = hole.
-    per: "hole" divides by the hole's size, "image" by the image's, "sum" by nothing.
+    per: "hole" divides by the hole's size, "image" by the image's, "sum" by nothing;
+      "none" does not sum.
     weights: `[B, H, W, 1]`, factors of the error, at least 0; None = 1.
 
   Returns:
-    `[B]` float32; 0 where the hole is empty.
+    `[B]` float32; 0 where the hole is empty. `[B, H, W, C]` with `per="none"`.
 
   Raises:
     ValueError: shapes do not match, a known value of the mask is neither 0 nor 1, or
-      `per` is none of the three.
+      `per` is none of the four.
 
   References:
     Pathak et al., Context Encoders, CVPR 2016, eq. 1.
@@ -181,16 +183,17 @@ def split(
 def _masked(penalty, predictions, targets, mask, per, weights) -> jax.Array:
   shapes.check_images(predictions, targets)
   factors = mask = shapes.checked_mask(mask, predictions.shape)
-  divide_by = divisor(mask, per, predictions.shape[3])
   if weights is not None:
     if weights.shape != mask.shape:
       raise ValueError(
         f"weights must have the mask's shape {mask.shape}, not {weights.shape}."
       )
     factors = mask * weights.astype(jnp.float32)
-  error = penalty(predictions.astype(jnp.float32) - targets.astype(jnp.float32))
-  total = jnp.sum(factors * error, axis=(1, 2, 3))
-  return total / divide_by
+  error = predictions.astype(jnp.float32) - targets.astype(jnp.float32)
+  if per == "none":
+    return factors * penalty(error)
+  divide_by = divisor(mask, per, predictions.shape[3])
+  return jnp.sum(factors * penalty(error), axis=(1, 2, 3)) / divide_by
 
 
 def absolute(values: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Losses on differences of neighbouring pixels: total variation, and the seam."""
+"""Losses on differences of neighbouring pixels: total variation, seam and edges."""
 
 import jax
 import jax.numpy as jnp
@@ -69,6 +69,45 @@ def seam_loss(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> ja
     total += jnp.sum(border * absolute(step), axis=(1, 2, 3))
     count += jnp.sum(border, axis=(1, 2, 3))
   return total / (jnp.where(count > 0, count, 1) * error.shape[3])
+
+
+def edge_loss(
+  predictions: jax.Array, targets: jax.Array, mask: jax.Array, *, per: str = "hole"
+) -> jax.Array:
+  """Mean absolute error of the Sobel derivatives over the hole.
+
+  L = sum over the hole's pixels, channels and both axes of |S(predictions) -
+  S(targets)| / (2 C N), S = Sobel filters divided by 8, which is the slope per pixel, N
+  as for `masked_l2`. Borders are repeated.
+
+  Args:
+    predictions: `[B, H, W, C]` float, any range, the same as `targets`. Pixels next to
+      the hole are read too.
+    targets: same shape.
+    mask: `[B, H, W, 1]` of any type, 1 = hole.
+    per: "hole" divides by the hole's size, "image" by the image's, "sum" by nothing.
+
+  Returns:
+    `[B]` float32; 0 where the hole is empty.
+
+  Raises:
+    ValueError: as for `total_variation`.
+
+  References:
+    Sobel and Feldman, An Isotropic 3x3 Image Gradient Operator, 1968.
+  """
+  shapes.check_images(predictions, targets)
+  mask = shapes.checked_mask(mask, predictions.shape)
+  divide_by = divisor(mask, per, predictions.shape[3])
+  error = predictions.astype(jnp.float32) - targets.astype(jnp.float32)
+  pads = ((0, 0), (1, 1), (1, 1), (0, 0))
+  error = jnp.pad(error, pads, mode="edge")
+  down = error[:, 2:] - error[:, :-2]
+  down = down[:, :, :-2] + 2 * down[:, :, 1:-1] + down[:, :, 2:]
+  right = error[:, :, 2:] - error[:, :, :-2]
+  right = right[:, :-2] + 2 * right[:, 1:-1] + right[:, 2:]
+  slopes = (absolute(down) + absolute(right)) / 16
+  return jnp.sum(mask * slopes, axis=(1, 2, 3)) / divide_by
 
 
 def _steps(images: jax.Array, region: jax.Array):

@@ -2,8 +2,8 @@
 
 `pixelwise`, `structural` and `grid` return one value per image, to be averaged by the
 caller. They take images in [0, 1] and a region `[B, H, W, 1]` (1 = counted) or a mask
-(1 = hole). `distributions` compares two sets of images by the features of a network, in
-NumPy on the host:
+(1 = hole). `distributions` and `fidelity` compare two sets of images by the features of
+a network, in NumPy on the host:
 
   real, completed = metrics.Reservoir(5000), metrics.Reservoir(5000)
   for images, completions in batches:
@@ -22,6 +22,12 @@ from ctx_encoder.metrics.distributions import (
   merge_moments,
   moments,
 )
+from ctx_encoder.metrics.fidelity import (
+  DiscriminativeScores,
+  PrecisionRecall,
+  discriminative_scores,
+  precision_recall,
+)
 from ctx_encoder.metrics.grid import grid_energy
 from ctx_encoder.metrics.intervals import Interval
 from ctx_encoder.metrics.pixelwise import (
@@ -35,14 +41,19 @@ from ctx_encoder.metrics.pixelwise import (
 )
 from ctx_encoder.metrics.structural import MS_SSIM_WEIGHTS, ms_ssim, ssim, ssim_map
 
+multi_scale_ssim = ms_ssim  # its name in other packages
+
 __all__ = [
   "MS_SSIM_WEIGHTS",
   "PSNR_CAP",
+  "DiscriminativeScores",
   "Interval",
   "Moments",
+  "PrecisionRecall",
   "Reservoir",
   "by_region",
   "center_patch",
+  "discriminative_scores",
   "frechet_distance",
   "grid_energy",
   "kernel_distance",
@@ -51,6 +62,8 @@ __all__ = [
   "merge_moments",
   "moments",
   "ms_ssim",
+  "multi_scale_ssim",
+  "precision_recall",
   "psnr",
   "seam_error",
   "ssim",

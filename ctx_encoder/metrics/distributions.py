@@ -53,7 +53,7 @@ def moments(features: ArrayLike) -> Moments:
   Raises:
     ValueError: the features are not `[N, D]`.
   """
-  features = _checked(features, "features").astype(np.float64)
+  features = check_features(features, "features").astype(np.float64)
   count, size = features.shape
   if not count:
     return Moments(0, np.zeros(size), np.zeros((size, size)))
@@ -80,7 +80,7 @@ def merge_moments(first: Moments, second: Moments) -> Moments:
     Chan, Golub and LeVeque, Algorithms for Computing the Sample Variance, The American
     Statistician 37, 1983, eq. 2.1.
   """
-  _check_sizes(len(first.mean), len(second.mean))
+  check_sizes(len(first.mean), len(second.mean))
   count = int(first.count) + int(second.count)
   if not count:
     return first
@@ -116,7 +116,7 @@ def frechet_distance(first: Moments, second: Moments) -> float:
     Equilibrium, NeurIPS 2017, eq. 6; Dowson and Landau, The Fréchet Distance between
     Multivariate Normal Distributions, Journal of Multivariate Analysis 12, 1982.
   """
-  _check_sizes(len(first.mean), len(second.mean))
+  check_sizes(len(first.mean), len(second.mean))
   covariances = [first.covariance, second.covariance]
   if not all(np.isfinite(x).all() for x in (first.mean, second.mean, *covariances)):
     return math.nan
@@ -167,8 +167,8 @@ def kernel_distance(
     Kernel Two-Sample Test, JMLR 13, 2012, eq. 3; Zaremba et al., B-tests, NeurIPS 2013
     (disjoint blocks).
   """
-  first, second = _checked(first, "first"), _checked(second, "second")
-  _check_sizes(first.shape[1], second.shape[1])
+  first, second = check_features(first, "first"), check_features(second, "second")
+  check_sizes(first.shape[1], second.shape[1])
   smaller = min(len(first), len(second))
   if subset_size is None:
     subset_size = max(2, min(1000, smaller // 10))
@@ -218,10 +218,10 @@ class Reservoir:
 
   def add(self, features: ArrayLike) -> None:
     """Adds a batch `[N, D]`, any N; the first batch sets D and the type."""
-    features = _checked(features, "features")
+    features = check_features(features, "features")
     if self._kept is None:
       self._kept = np.empty((self._size, features.shape[1]), features.dtype)
-    _check_sizes(self._kept.shape[1], features.shape[1])
+    check_sizes(self._kept.shape[1], features.shape[1])
     positions = np.arange(self.count, self.count + len(features))
     places = self._draw.integers(0, positions + 1)
     places = np.where(positions < self._size, positions, places)
@@ -237,7 +237,7 @@ class Reservoir:
     return self._kept[: self.count].copy()
 
 
-def _checked(features: ArrayLike, name: str) -> np.ndarray:
+def check_features(features: ArrayLike, name: str) -> np.ndarray:
   """Returns the features as an array; raises ValueError unless they are `[N, D]`."""
   features = np.asarray(features)
   if features.ndim != 2 or not features.shape[1]:
@@ -245,7 +245,7 @@ def _checked(features: ArrayLike, name: str) -> np.ndarray:
   return features
 
 
-def _check_sizes(first: int, second: int) -> None:
+def check_sizes(first: int, second: int) -> None:
   """Raises ValueError unless the two feature sizes are equal."""
   if first != second:
     raise ValueError(f"Features must be of one size, not {first} and {second}.")

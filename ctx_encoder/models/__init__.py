@@ -5,15 +5,15 @@ discriminator. `fold_batch_norm` prepares a generator for inference. `VGG`, `Ale
 `SqueezeNet` and `multi_scale_features` give features of images, `make_lpips` a
 perceptual distance.
 
-encoder, bottleneck, decoder, generator: the report's generators and their tables.
-landscape: a fully convolutional generator beyond the report.
-patchgan: the discriminator.
-layers: the layers that all of these share.
-folding: BatchNorm folded into other layers.
-pretrained: encoders with published weights.
-ops/: convolutions and pooling that are fast on CPUs.
-feature_nets/: networks with published weights, for losses and metrics.
-weights/: weight files of PyTorch, Keras, NumPy and safetensors.
+- encoder, bottleneck, decoder, generator: the report's generators and their tables.
+- landscape: a fully convolutional generator beyond the report.
+- patchgan: the discriminator.
+- layers: the layers that all of these share.
+- folding: BatchNorm folded into other layers.
+- pretrained: encoders with published weights.
+- ops/: convolutions and pooling that are fast on CPUs.
+- feature_nets/: networks with published weights, for losses and metrics.
+- weights/: weight files of PyTorch, Keras, NumPy and safetensors.
 """
 
 from ctx_encoder.models.feature_nets import (

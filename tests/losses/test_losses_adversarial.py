@@ -292,6 +292,25 @@ def test_patches_without_hole_count_as_real(game):
   )
 
 
+@pytest.mark.parametrize("game", ["bce", "least_squares"])
+def test_soft_labels_mix_the_two_losses(game):
+  """Up to terms without a gradient: the loss with the soft label itself."""
+  discriminator, generator = GAMES[game]
+  fake = np.random.default_rng(0).random((3, 5, 5, 1)).astype(np.float32)
+  real, logits = (np.asarray(x, float) for x in LOGITS)
+  as_real, _, wish = numpy_games(real, logits)[game]
+  if game == "bce":
+    probability = 1 / (1 + np.exp(-logits))
+    soft = -fake * np.log(1 - probability) - (1 - fake) * np.log(probability)
+  else:
+    soft = (logits - (1 - fake)) ** 2 / 2 + fake * (1 - fake) / 2
+  found = discriminator(*LOGITS, fake=jnp.asarray(fake))
+  np.testing.assert_allclose(found, patch_means(as_real) + patch_means(soft), rtol=1e-5)
+  expected = (fake * wish).sum((1, 2, 3)) / fake.sum((1, 2, 3))
+  found = generator(LOGITS[1], fake=jnp.asarray(fake))
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_fake_patches_refuse_invalid_masks():
   with pytest.raises(ValueError, match=r"\[B, H, W, 1\], not \(8, 8, 1\)"):
     losses.fake_patches(jnp.zeros((8, 8, 1)), [(4, 2, "SAME")])

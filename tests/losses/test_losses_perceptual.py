@@ -5,10 +5,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.test_util import check_grads
+from scipy import ndimage
 
 from ctx_encoder import losses
 
-ON_FEATURES = (losses.style_loss, losses.content_loss, losses.feature_matching)
+
+def squared_matching(*features, **options):
+  return losses.feature_matching(*features, squared=True, **options)
+
+
+ON_FEATURES = (
+  losses.style_loss,
+  losses.content_loss,
+  losses.feature_matching,
+  squared_matching,
+  losses.contextual_loss,
+)
 on_features = pytest.mark.parametrize("loss", ON_FEATURES)
 
 
@@ -26,12 +38,29 @@ def oracle(loss, outputs, targets, weights):
       _, h, w, c = a.shape
       gram = lambda x: np.einsum("bhwi,bhwj->bij", x, x)  # noqa: E731
       distance = ((gram(b) - gram(a)) ** 2).sum((1, 2)) / (2 * c * h * w) ** 2
-    elif loss is losses.content_loss:
+    elif loss is losses.contextual_loss:
+      distance = np.array([contextual_oracle(*pair) for pair in zip(a, b, strict=True)])
+    elif loss in (losses.content_loss, squared_matching):
       distance = ((a - b) ** 2).mean((1, 2, 3))
     else:
       distance = abs(a - b).mean((1, 2, 3))
     total = total + weight * distance
   return total
+
+
+def contextual_oracle(ours, theirs, bandwidth=0.5):
+  """The loss of one image, position by position."""
+  ours, theirs = (x.reshape(-1, x.shape[-1]) for x in (ours, theirs))
+  mean = theirs.mean(0)
+  rows = []
+  for x in ours - mean:
+    apart = [
+      1 - x @ y / np.linalg.norm(x) / np.linalg.norm(y) if (x != y).any() else 0
+      for y in theirs - mean
+    ]
+    weights = np.exp((1 - np.array(apart) / (min(apart) + 1e-5)) / bandwidth)
+    rows.append(weights / weights.sum())
+  return -np.log(np.max(rows, axis=0).mean())
 
 
 @on_features
@@ -43,7 +72,8 @@ def test_values(loss, dtype, weights):
   value = loss(outputs, targets, weights=weights)
   assert (value.shape, value.dtype) == ((2,), jnp.float32)
   np.testing.assert_allclose(value, expected, rtol=1e-5)
-  np.testing.assert_array_equal(loss(outputs, outputs, weights=weights), 0)
+  same = loss(outputs, outputs, weights=weights)
+  np.testing.assert_allclose(same, 0, atol=1e-6 * (loss is losses.contextual_loss))
 
 
 @on_features
@@ -86,10 +116,30 @@ def test_style_depends_on_neither_position_nor_size():
   )
   twice = jnp.concatenate([x, x], axis=1)
   np.testing.assert_allclose(losses.style_loss({"a": x}, {"a": twice}), 0, atol=1e-12)
+  same = losses.contextual_loss({"a": x}, {"a": shuffled})
+  np.testing.assert_allclose(same, 0, atol=1e-6)
   assert losses.content_loss({"a": x}, {"a": shuffled}).min() > 0
 
 
-@pytest.mark.parametrize("loss", [losses.style_loss, losses.content_loss])
+def test_the_contextual_loss_has_a_bandwidth_and_finite_gradients():
+  outputs, targets = features(0), features(1)
+  found = losses.contextual_loss(outputs, targets, bandwidth=0.1, weights={"one": 1})
+  pairs = zip(outputs["one"], targets["one"], strict=True)
+  expected = [
+    contextual_oracle(*(np.asarray(x, float) for x in pair), 0.1) for pair in pairs
+  ]
+  np.testing.assert_allclose(found, expected, rtol=1e-4)
+  slope = jax.jit(jax.grad(lambda x: losses.contextual_loss(x, targets).sum()))
+  flat = jax.tree.map(jnp.ones_like, targets)
+  for case in (targets, flat):
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(slope(case)))
+  with pytest.raises(ValueError, match="bandwidth must be above 0, not 0"):
+    losses.contextual_loss(outputs, targets, bandwidth=0)
+
+
+@pytest.mark.parametrize(
+  "loss", [losses.style_loss, losses.content_loss, losses.contextual_loss]
+)
 def test_features_may_be_a_function_of_images(loss):
   draw = np.random.default_rng(0)
   images = jnp.asarray(draw.random((2, 3, 6, 8, 3)), jnp.float32)
@@ -170,7 +220,7 @@ def test_feature_matching_with_a_mask_is_of_known_positions():
     losses.feature_matching(outputs, targets, mask=jnp.asarray(mask[:1]))
 
 
-# Smoothness
+# Smoothness and edges
 
 
 def smoothness_batch(dtype=np.float32):
@@ -237,6 +287,25 @@ def test_seam(dtype):
   assert count == 0
 
 
+@pytest.mark.parametrize("per", ["hole", "image", "sum"])
+def test_edges(per):
+  images, targets, mask = smoothness_batch()
+  found = losses.edge_loss(images, targets, mask, per=per)
+  for i in range(len(mask)):
+    error = np.asarray(images[i], float) - np.asarray(targets[i], float)
+    slopes = sum(
+      abs(ndimage.sobel(channel, axis, mode="nearest")) / 8
+      for channel in np.moveaxis(error, 2, 0)
+      for axis in (0, 1)
+    )
+    count = {"hole": max(mask[i].sum(), 1), "image": mask[i].size, "sum": 1 / 3}[per]
+    total = (np.asarray(mask[i, ..., 0]) * slopes).sum()
+    np.testing.assert_allclose(found[i], total / (6 * count), rtol=1e-5)
+  assert found[3] == 0
+  shifted = losses.edge_loss(targets + 0.25, targets, mask)
+  np.testing.assert_allclose(shifted, 0, atol=1e-6)
+
+
 def test_the_seam_loss_is_of_the_error_and_not_of_the_image():
   _, targets, mask = smoothness_batch()
   np.testing.assert_array_equal(losses.seam_loss(targets, targets, mask), 0)
@@ -253,6 +322,7 @@ def test_the_seam_loss_is_of_the_error_and_not_of_the_image():
   [
     lambda images, targets, mask: losses.total_variation(images, mask),
     losses.seam_loss,
+    losses.edge_loss,
   ],
 )
 def test_smoothness_under_transformations(loss):

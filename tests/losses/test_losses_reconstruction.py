@@ -81,6 +81,16 @@ def test_masked_values_and_gradients(loss, per, dtype, weighted):
   assert not np.asarray(to_predictions[np.broadcast_to(mask == 0, SHAPE)]).any()
 
 
+@masked
+def test_errors_of_single_pixels(loss):
+  predictions, targets, mask, weights = batch()
+  found = loss(predictions, targets, mask, per="none", weights=weights)
+  error = np.asarray(predictions, float) - np.asarray(targets, float)
+  expected = np.asarray(mask * weights) * REFERENCES[loss][0](error)
+  assert (found.shape, found.dtype) == (SHAPE, jnp.float32)
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
 @per_what
 def test_masked_l2_by_finite_differences(per):
   predictions, targets, mask, weights = batch(shape=(3, 3, 4, 2))

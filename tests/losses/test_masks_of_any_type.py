@@ -27,6 +27,9 @@ MASKED = {
   "charbonnier": of_images(losses.masked_charbonnier, per="sum"),
   "split": lambda mask: losses.split(losses.masked_l1, COMPLETED, TARGETS, mask),
   "total variation": lambda mask: losses.total_variation(COMPLETED, mask),
+  "edges": of_images(losses.edge_loss),
+  "colors": lambda mask: losses.color_statistics_loss(COMPLETED, mask, width=2),
+  "frequencies": of_images(losses.focal_frequency_loss),
   "seam loss": of_images(losses.seam_loss),
   "overlap": lambda mask: losses.overlap_weights(mask, 2),
   "discounted": losses.discounted_weights,
@@ -43,6 +46,9 @@ UNCHECKED = {
   "by region": of_images(metrics.by_region),
   "center patch": metrics.center_patch,
   "ssim": of_images(metrics.ssim, window=5),
+  "masked ms-ssim": of_images(
+    metrics.ms_ssim, masked=True, window=3, weights=(0.5, 0.5)
+  ),
   "ms-ssim": of_images(metrics.ms_ssim, window=3, weights=(0.5, 0.5)),
   "dilate": lambda mask: morphology.dilate(mask, 1),
   "ring": lambda mask: morphology.border_ring(mask, 2),

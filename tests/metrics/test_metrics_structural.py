@@ -170,6 +170,65 @@ def test_ms_ssim_is_the_formula(size, masked):
     np.testing.assert_allclose(found[i], expected, rtol=5e-6)
 
 
+def masked_similarity(x, y, region, window, sigma):
+  """Luminance and structure of a pair `[H, W, C]`, of the region's pixels only."""
+  blur = functools.partial(ndimage.gaussian_filter1d, sigma=sigma, radius=window // 2)
+  share = blur(blur(region, axis=0), axis=1)
+
+  def local(values):
+    return blur(blur(region * values, axis=0), axis=1) / np.where(share > 0, share, 1)
+
+  mean_x, mean_y = local(x), local(y)
+  covariance = local(x * y) - mean_x * mean_y
+  variances = local(x * x) - mean_x**2 + local(y * y) - mean_y**2
+  luminance = (2 * mean_x * mean_y + 1e-4) / (mean_x**2 + mean_y**2 + 1e-4)
+  return luminance, (2 * covariance + 9e-4) / (variances + 9e-4)
+
+
+def masked_multi_scale(x, y, region, weights, window, sigma):
+  product, region = 1.0, region.astype(float)
+  for scale, weight in enumerate(weights):
+    luminance, structure = masked_similarity(x, y, region, window, sigma)
+    if scale == len(weights) - 1:
+      structure = luminance * structure
+    means = np.average(structure, (0, 1), np.broadcast_to(region, structure.shape))
+    product = product * np.maximum(means, 0) ** weight
+    share = halved(region)
+    x, y = (halved(region * z) / np.where(share > 0, share, 1) for z in (x, y))
+    region = share
+  return product.mean()
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (0.4, 0.6)])
+def test_masked_windows_read_the_region_only(weights):
+  completed, targets, region = batch((4, 12, 16, 2))
+  if weights == (1.0,):
+    measure = jax.jit(functools.partial(ONE_SCALE, masked=True))
+  else:
+    measure = jax.jit(functools.partial(TWO_SCALES, masked=True))
+  found = measure(completed, targets, region)
+  assert found.dtype == jnp.float32
+  pairs = [x.astype(float) for x in (completed, targets)]
+  for i in range(3):
+    expected = masked_multi_scale(pairs[0][i], pairs[1][i], region[i], weights, **TINY)
+    np.testing.assert_allclose(found[i], expected, rtol=5e-6)
+  assert found[3] == 1
+  elsewhere = [np.where(region > 0, x, np.nan) for x in (completed, targets)]
+  np.testing.assert_array_equal(measure(*elsewhere, region), found)
+  everywhere = np.ones_like(region)
+  np.testing.assert_allclose(
+    measure(completed, targets, everywhere),
+    (ONE_SCALE if weights == (1.0,) else TWO_SCALES)(completed, targets, everywhere),
+    rtol=1e-5,
+  )
+  slope = jax.jit(jax.grad(lambda x: measure(x, targets, region).sum()))(completed)
+  assert np.isfinite(slope).all()
+  np.testing.assert_array_equal(slope[np.broadcast_to(region == 0, slope.shape)], 0)
+  assert np.abs(slope[:3]).max() > 0.01
+  with pytest.raises(ValueError, match="masked=True needs a region"):
+    measure(completed, targets)
+
+
 def test_the_published_weights_sum_to_one():
   assert sum(metrics.MS_SSIM_WEIGHTS) == pytest.approx(1, abs=2e-4)
 

@@ -1,9 +1,9 @@
 """Networks with published weights that give features of images.
 
-network: the protocol of such networks, weights in, `feature_function`.
-vgg, alexnet, squeezenet: networks trained on ImageNet.
-random_filters: features that need no training.
-lpips: a perceptual distance from such features.
+- network: the protocol of such networks, weights in, `feature_function`.
+- vgg, alexnet, squeezenet: networks trained on ImageNet.
+- random_filters: features that need no training.
+- lpips: a perceptual distance from such features.
 """
 
 from ctx_encoder.models.feature_nets.alexnet import AlexNet

@@ -1,8 +1,8 @@
 """Weight files, read without running anything in them.
 
-read: `load`, for NumPy, safetensors, Keras and PyTorch files.
-torch_state_dict: PyTorch's files without PyTorch.
-keras: a generator's layers as a Keras model, and its weights from and to Keras.
+- read: `load`, for NumPy, safetensors, Keras and PyTorch files.
+- torch_state_dict: PyTorch's files without PyTorch.
+- keras: a generator's layers as a Keras model, and its weights from and to Keras.
 """
 
 from ctx_encoder.models.weights.read import Arrays, load
