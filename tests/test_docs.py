@@ -112,9 +112,7 @@ def test_the_pages_are_built_without_warnings(tmp_path):
     "--site-dir",
     tmp_path,
   ]
-  built = subprocess.run(
-    command, cwd=DOCS.parent, capture_output=True, text=True, check=False
-  )
+  built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
   assert built.returncode == 0, built.stderr
   page = (tmp_path / "reference/losses/adversarial.html").read_text()
   assert "L = -(1 - s) log D(real)" in page

@@ -55,7 +55,10 @@ def test_content_is_flushed_before_the_file_is_renamed(tmp_path, monkeypatch):
   assert [name for name, _ in flushed] == [str(tmp_path / name) for name in names]
   flushed.clear()
   files.sync(tmp_path)
-  assert {name for name, _ in flushed} == {str(tmp_path), *map(str, tmp_path.rglob("*"))}
+  assert {name for name, _ in flushed} == {
+    str(tmp_path),
+    *map(str, tmp_path.rglob("*")),
+  }
 
 
 def label_map(folder, labels, palette):

@@ -112,9 +112,7 @@ def try_out(
   )
 
 
-def resumed(
-  workdir: pathlib.Path, made: int, uncut: kill.Run
-) -> tuple[int, list[str]]:
+def resumed(workdir: pathlib.Path, made: int, uncut: kill.Run) -> tuple[int, list[str]]:
   """Resumes a run for some steps; returns where from, and what is wrong."""
   run = kill.Run(workdir, made - made % kill.SAVE_EVERY + 2 * kill.SAVE_EVERY)
   run = kill.Run(workdir, run.steps, log=workdir.parents[1] / "log of the copy")

@@ -13,7 +13,9 @@ def stock(x, size):
   return jax.image.resize(x, shape, "bilinear", antialias=False)
 
 
-@pytest.mark.parametrize(("old", "new"), [(192, 128), (12, 8), (7, 12), (12, 5), (8, 8)])
+@pytest.mark.parametrize(
+  ("old", "new"), [(192, 128), (12, 8), (7, 12), (12, 5), (8, 8)]
+)
 def test_strided_slices_equal_the_matrix_product(old, new):
   rng = np.random.default_rng(0)
   x = jnp.asarray(rng.normal(size=(2, old, old, 3)), jnp.float32)

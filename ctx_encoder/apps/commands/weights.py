@@ -93,9 +93,7 @@ def add_arguments(parser: Parser) -> None:
   parser.add_argument(
     "--download", action="store_true", help="fetch the named files from the internet"
   )
-  parser.add_argument(
-    "--output", default="weights", help="folder for the files"
-  )
+  parser.add_argument("--output", default="weights", help="folder for the files")
 
 
 def run(args: argparse.Namespace) -> int:
