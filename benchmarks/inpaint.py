@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from ctx_encoder import xla
-from ctx_encoder.data import samples
+from ctx_encoder.data import landscapes
 from ctx_encoder.inpaint import BLENDS, STRATEGIES, Inpainter
 
 COMMAND = (sys.executable, "-m", "ctx_encoder.apps.cli")
@@ -40,7 +40,8 @@ def main() -> None:
   xla.cache_in(pathlib.Path(args.workdir) / "cache")
   began = time.perf_counter()
   inpainter = Inpainter.from_workdir(args.workdir)
-  image, mask = samples.pixels("astronaut"), np.zeros((512, 512), bool)
+  image = landscapes.read("mountain1")[:, 256:768]
+  mask = np.zeros((512, 512), bool)
   mask[200:300, 150:270] = True
   loaded = time.perf_counter()
   inpainter(image, mask)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from ctx_encoder.data.decode import BadImage, decode, dimensions
+from ctx_encoder.data.paths import printable
 
 
 class MissingData(FileNotFoundError):
@@ -44,7 +45,7 @@ class Skipped(dict[str, str]):
       raise TooManyBadImages(
         f"{len(self)} of {self.total} images cannot be used, more than"
         f" data.max_bad_share={self.max_share:g} allows: repair or remove them, or"
-        f" raise it. The last one is {last}: {self[last]}."
+        f" raise it. The last one is {printable(last)}: {self[last]}."
       )
 
 

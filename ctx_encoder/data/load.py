@@ -12,6 +12,7 @@ import numpy as np
 
 from ctx_encoder.data.batches import decode_all
 from ctx_encoder.data.examples import Examples, Skipped
+from ctx_encoder.data.paths import printable
 from ctx_encoder.data.sources import Source, open_source, source_kind
 from ctx_encoder.data.split import example_ids, subset, validation_mask
 from ctx_encoder.data.streams import resolve_loader
@@ -51,7 +52,7 @@ class Summary:
     line = f"Skipped {len(self.skipped)}: {', '.join(items)}" + (
       f" and {rest} more." if rest else "."
     )
-    return line.encode(errors="backslashreplace").decode()
+    return printable(line)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

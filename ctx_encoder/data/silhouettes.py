@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ctx_encoder.data.decode import EXTENSIONS
+from ctx_encoder.data.decode import EXTENSIONS, BadImage, decode_mask
+from ctx_encoder.data.paths import read_file
 from ctx_encoder.data.sources import find_images
 
 
@@ -79,14 +80,14 @@ def _holes(path: str, inverted: bool) -> list[np.ndarray]:
 
 def _hole(file: Path) -> np.ndarray:
   try:
-    with Image.open(file) as image:
-      if image.mode != "P":
-        return np.asarray(image.convert("L")) > 127
-      labels = np.asarray(image)
-  except Exception as error:  # codecs raise many types for damaged files
-    raise ValueError(f"Mask image {file} cannot be read: {error}") from error
-  objects = (labels != 0) & (labels != 255)
-  return objects if objects.any() else labels != 0
+    image, labels = decode_mask(read_file(file))
+  except (OSError, BadImage) as error:
+    reason = getattr(error, "strerror", None) or error
+    raise ValueError(f"Mask image {file} cannot be read: {reason}") from error
+  if not labels:
+    return image > 127
+  objects = (image != 0) & (image != 255)
+  return objects if objects.any() else image != 0
 
 
 def _fit(hole: np.ndarray, size: int) -> np.ndarray:

@@ -11,15 +11,15 @@ import numpy as np
 from ctx_encoder.data import samples, tfds, tfrecord
 from ctx_encoder.data.decode import EXTENSIONS
 from ctx_encoder.data.examples import MissingData
+from ctx_encoder.data.paths import read_file
 
 KINDS = ("samples", "folder", "tfrecord", "tfds")
 
 SAMPLES_NOTICE = (
-  "No data is configured: using crops of the photographs embedded in scikit-image."
-  " They show that everything works, not how well. For real results set data.path to"
-  " a folder of images or of the Kaggle TFRecords (monet_tfrec, photo_tfrec), or fetch"
-  " the report's set: ctx-encoder data --path cycle_gan/monet2photo --split trainB"
-  " --download"
+  "No data is configured: using crops of 84 embedded photographs of landscapes. For"
+  " results on pictures of yours set data.path to a folder of images or of the Kaggle"
+  " TFRecords (monet_tfrec, photo_tfrec), or fetch the report's set: ctx-encoder data"
+  " --path cycle_gan/monet2photo --split trainB --download"
 )
 
 
@@ -149,15 +149,15 @@ def _missing(path: str) -> MissingData:
 
 
 def _samples(notice: str) -> Source:
-  crops, missing = samples.crops()
+  training, validation = samples.crops()
+  crops = training | validation
   names = sorted(crops)
+  held_out = np.array([name in validation for name in names])
 
   def read(position: int) -> np.ndarray:
-    photograph, (left, top, side) = crops[names[position]]
-    return samples.pixels(photograph)[top : top + side, left : left + side]
+    return samples.read(crops[names[position]])
 
-  validation = np.array(["/validation/" in name for name in names])
-  return Source("samples", names, read, missing, validation, notice)
+  return Source("samples", names, read, validation=held_out, notice=notice)
 
 
 def _folder(root: Path) -> Source:
@@ -173,6 +173,6 @@ def _folder(root: Path) -> Source:
   labels = {name: name.partition("/")[0] for name in names if "/" in name}
 
   def read(position: int) -> bytes:
-    return (root / names[position]).read_bytes()
+    return read_file(root / names[position])
 
   return Source("folder", names, read, skipped, labels=labels)

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from ctx_encoder.data.examples import Examples
-from ctx_encoder.data.tensorflow_import import find_tensorflow
+from ctx_encoder.data.tensorflow_import import INSTALL, find_tensorflow
 
 Plan = Callable[[int], np.ndarray]  # step to positions, int32 [K]
 FetchOne = Callable[[int], tuple[np.ndarray, int]]  # position to image and position
@@ -29,8 +29,7 @@ def resolve_loader(loader: str) -> str:
     raise ValueError(f"data.loader must be auto, tf or pillow, not {loader!r}.")
   if loader == "tf" and find_tensorflow() is None:
     raise ValueError(
-      "data.loader=tf needs TensorFlow: pip install tensorflow-cpu, or use"
-      " data.loader=pillow."
+      f"data.loader=tf needs TensorFlow: {INSTALL}, or use data.loader=pillow."
     )
   if loader == "auto":
     return "pillow" if find_tensorflow() is None else "tf"

@@ -5,6 +5,8 @@ import functools
 import os
 from typing import Any
 
+INSTALL = "pip install -e '.[tf]'"  # in a checkout, as README does
+
 
 @functools.cache
 def find_tensorflow() -> Any:
@@ -26,7 +28,7 @@ def require_tensorflow(what: str) -> Any:
   tf = find_tensorflow()
   if tf is None:
     raise ModuleNotFoundError(
-      f"Reading {what} needs TensorFlow: pip install tensorflow-cpu"
-      " (folders of images are read without it)."
+      f"Reading {what} needs TensorFlow: {INSTALL} (folders of images are read"
+      " without it)."
     )
   return tf

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ctx_encoder.data.examples import MissingData
-from ctx_encoder.data.tensorflow_import import require_tensorflow
+from ctx_encoder.data.tensorflow_import import INSTALL, require_tensorflow
 from ctx_encoder.data.tfrecord import Listing, Shard, list_shards
 
 
@@ -35,7 +35,7 @@ def list_tfds(
     from tensorflow_datasets.core.read_only_builder import builder_from_files
   except ImportError as error:
     raise ModuleNotFoundError(
-      f"Reading {what} needs TensorFlow Datasets: pip install tensorflow-datasets"
+      f"Reading {what} needs TensorFlow Datasets: {INSTALL}"
     ) from error
   if download:
     _download(name, data_dir or None)

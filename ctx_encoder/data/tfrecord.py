@@ -1,19 +1,22 @@
 """Images in TFRecord files, as written by Kaggle and by TFDS."""
 
+import functools
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ctx_encoder.data.decode import BadImage
+from ctx_encoder.data.paths import read_file
 from ctx_encoder.data.tensorflow_import import require_tensorflow
 
 IMAGE_KEYS = ("image", "image/encoded")
 NAME_KEYS = ("image_name", "image/filename", "filename", "file_name")
 
 # uint64 length, uint32 checksum of the length, record, uint32 checksum of the record.
-_HEADER = struct.Struct("<QI")
-_FOOTER_SIZE = 4
+_HEADER, _FOOTER = struct.Struct("<QI"), struct.Struct("<I")
 
 
 class Shard(NamedTuple):
@@ -72,30 +75,24 @@ def list_shards(
   labels: Labels = {}
   features: set[str] = set()
   for shard in shards:
-    number = -1
-    try:
-      for number, (start, record) in enumerate(_records(tf, shard.path)):
-        if shard.records is not None and number not in shard.records:
-          continue
-        place = f"{shard.name}/{number:05d}"
-        try:
-          feature = _features(record)
-        except BadImage as error:
-          skipped[place] = str(error)
-          continue
-        features.update(feature)
-        name = _unique(_name(feature) or place, places)
-        key = next((key for key in image_keys if _bytes(feature, key)), None)
-        if key is None:
-          skipped[name] = f"no picture in {' or '.join(image_keys)}"
-        else:
-          places[name] = shard.path, start, len(record), key
-          if label_key in feature:
-            labels[name] = feature[label_key].int64_list.value[0]
-    except tf.errors.DataLossError:
-      skipped[shard.name] = f"truncated or damaged after {number + 1} whole records"
-    except tf.errors.OpError as error:
-      skipped[shard.name] = f"cannot be read: {error.message}"
+    for number, start, record in _records(tf, shard):
+      place = f"{shard.name}/{number:05d}"
+      try:
+        if isinstance(record, str):
+          raise BadImage(record)
+        feature = _features(record)
+      except BadImage as error:
+        skipped[place] = str(error)
+        continue
+      features.update(feature)
+      name = _unique(_name(feature) or place, places)
+      key = next((key for key in image_keys if _bytes(feature, key)), None)
+      if key is None:
+        skipped[name] = f"no picture in {' or '.join(image_keys)}"
+      else:
+        places[name] = shard.path, start, len(record), key
+        if label_key in feature:
+          labels[name] = feature[label_key].int64_list.value[0]
   if not places:
     found = ", ".join(sorted(features)) or "none"
     raise ValueError(
@@ -107,19 +104,111 @@ def list_shards(
 
   def read(position: int) -> bytes:
     path, offset, length, key = places[names[position]]
-    with path.open("rb") as file:
-      file.seek(offset)
-      return _bytes(_features(file.read(length)), key)
+    return _bytes(_features(read_file(path, offset, length)), key)
 
   return (names, read, skipped), labels
 
 
-def _records(tf: Any, path: Path) -> Iterator[tuple[int, bytes]]:
-  """Yields (offset in the file, record)."""
-  offset = 0
-  for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-    yield offset + _HEADER.size, record
-    offset += _HEADER.size + len(record) + _FOOTER_SIZE
+Record = tuple[int, int, bytes | str]  # number, offset in the file, content or defect
+
+
+def _records(tf: Any, shard: Shard) -> Iterator[Record]:
+  """Yields the wanted records of a file, in place of each bad one what is wrong.
+
+  TensorFlow stops at the first damage; the rest is read here, more slowly.
+  """
+  wanted = shard.records
+  number, offset = -1, 0
+  try:
+    for content in tf.data.TFRecordDataset(str(shard.path)).as_numpy_iterator():
+      number += 1
+      if wanted is None or number in wanted:
+        yield number, offset + _HEADER.size, content
+      offset += _HEADER.size + len(content) + _FOOTER.size
+  except tf.errors.DataLossError:
+    for start, content in _salvaged(shard.path, offset):
+      number += 1
+      if wanted is None or number in wanted:
+        yield number, start, content
+  except tf.errors.OpError as error:
+    yield number + 1, offset, f"cannot be read: {error.message}"
+    return
+  for missing in range(number + 1, wanted.stop if wanted else 0):
+    if missing in (wanted or ()):
+      yield missing, offset, "missing, its file ends before"
+
+
+def _salvaged(path: Path, offset: int) -> Iterator[tuple[int, bytes | str]]:
+  """Yields (offset in the file, record or defect), from a record on.
+
+  Where a record's length is damaged too, all up to the next length with the right
+  checksum counts as one bad record.
+  """
+  try:
+    data = read_file(path, offset)
+  except OSError as error:
+    yield offset, f"cannot be read: {error.strerror}"
+    return
+  at = 0
+  while at < len(data):
+    start = at + _HEADER.size
+    end = _end(data, at)
+    if end is None:
+      at = _next_record(data, at + 1)
+      yield offset + start, "truncated, or damaged in its length"
+      continue
+    at = end
+    content, footer = data[start : end - _FOOTER.size], data[end - _FOOTER.size : end]
+    right = footer == _FOOTER.pack(_masked(_crc(content)))
+    yield offset + start, content if right else "damaged, its checksum is wrong"
+
+
+def _end(data: bytes, at: int) -> int | None:
+  """Returns where the record at a place ends, or None if no complete one begins."""
+  if at + _HEADER.size > len(data):
+    return None
+  length, checksum = _HEADER.unpack_from(data, at)
+  end = at + _HEADER.size + length + _FOOTER.size
+  right = end <= len(data) and checksum == _masked(_crc(data[at : at + 8]))
+  return end if right else None
+
+
+def _next_record(data: bytes, at: int) -> int:
+  """Returns the first place from `at` on where a complete record begins, or the end."""
+  count = 1024  # places looked at together; the search stays linear in what it skips
+  while (count := min(2 * count, len(data) - at - _HEADER.size + 1)) > 0:
+    window = np.frombuffer(data, np.uint8, count + _HEADER.size - 1, at)
+    columns = [window[i : i + count].astype(np.uint32) for i in range(_HEADER.size)]
+    crc = np.full(count, 0xFFFFFFFF, np.uint32)
+    for column in columns[:8]:
+      crc = _crc_table()[(crc ^ column) & 0xFF] ^ (crc >> 8)
+    stored = sum(column << 8 * i for i, column in enumerate(columns[8:]))
+    for place in np.flatnonzero(_masked(crc ^ 0xFFFFFFFF) == stored):
+      if _end(data, at + int(place)) is not None:
+        return at + int(place)
+    at += count
+  return len(data)
+
+
+@functools.cache
+def _crc_table() -> np.ndarray:
+  """Returns the table of CRC-32C, uint32 `[256]`."""
+  table = np.arange(256, dtype=np.uint32)
+  for _ in range(8):
+    table = np.where(table & 1, (table >> 1) ^ np.uint32(0x82F63B78), table >> 1)
+  return table
+
+
+def _crc(data: bytes) -> int:
+  table, crc = _crc_table().tolist(), 0xFFFFFFFF
+  for byte in data:
+    crc = table[(crc ^ byte) & 0xFF] ^ (crc >> 8)
+  return crc ^ 0xFFFFFFFF
+
+
+def _masked(crc: Any) -> Any:
+  """Returns a CRC or an array of them as TFRecord files store it."""
+  return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _features(record: bytes) -> Any:

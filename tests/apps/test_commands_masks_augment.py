@@ -9,7 +9,7 @@ from pictures import contents, load
 from PIL import Image
 
 from ctx_encoder import config
-from ctx_encoder.data import samples, split
+from ctx_encoder.data import split
 
 
 def read(path):
@@ -50,17 +50,6 @@ class TestMasks:
     assert call("masks", "--output", path, "--shapes", shapes, *arguments) == 0
     hole = (read(path) == [1, 2, 3]).all(-1)
     assert 0 < hole.sum() <= 8 * 256
-
-  def test_grey_background_without_photographs(self, tmp_path, monkeypatch):
-    def missing(name):
-      raise ModuleNotFoundError(name)
-
-    monkeypatch.setattr(samples, "pixels", missing)
-    path = tmp_path / "masks.png"
-    arguments = ("--kinds", "center", "--size", 32, "--count", 2)
-    assert call("masks", "--output", path, *arguments) == 0
-    plain = (read(path) == 200).all(-1)
-    assert plain.sum() == 2 * (32**2 - 16**2)
 
   def test_errors_are_one_line(self, tmp_path, capsys):
     path = tmp_path / "masks.png"

@@ -37,7 +37,6 @@ def test_every_skipped_file_is_listed(tmp_path, capsys):
 
 
 def test_nothing_given_shows_the_photographs_and_the_notice(capsys):
-  pytest.importorskip("skimage")
   assert run("--image-size", "8") == 0
   out = capsys.readouterr().out
   assert out.startswith("source      samples\n")

@@ -103,10 +103,10 @@ def test_info(client):
 
 def test_examples(client):
   names = client.get("/api/info").json()["examples"]
-  assert "chelsea" in names
-  whole = pixels(client.get("/api/examples/chelsea").content)
-  assert whole.shape == (300, 451, 3)
-  small = pixels(client.get("/api/examples/chelsea?thumbnail=true").content)
+  assert "forest1" in names
+  whole = pixels(client.get("/api/examples/forest1").content)
+  assert whole.shape == (512, 1024, 3)
+  small = pixels(client.get("/api/examples/forest1?thumbnail=true").content)
   assert small.shape[0] == 160
   assert "'dog'" in problem(client.get("/api/examples/dog"), 404)
 

@@ -1,6 +1,7 @@
 """Every kind of image becomes the right RGB square, or is refused with a reason."""
 
 import io
+import time
 
 import numpy as np
 import pytest
@@ -227,6 +228,62 @@ def test_max_pixels_is_inclusive_and_the_only_limit(monkeypatch):
   assert decode(encoded, 16, max_pixels=600).shape == (16, 16, 3)
   with pytest.raises(BadImage, match="30x20 pixels, above max_pixels=599"):
     decode(encoded, 16, max_pixels=599)
+
+
+# Files made to take long
+
+
+def rescanned(jpeg, scans):
+  """Returns a JPEG with its last scan repeated this many times."""
+  scan = jpeg.rindex(b"\xff\xda")
+  return jpeg[:-2] + scans * jpeg[scan:-2] + jpeg[-2:]
+
+
+@pytest.fixture(scope="module")
+def progressive():
+  return encode(noise(24, 32), "JPEG", progressive=True)
+
+
+def test_a_jpeg_of_too_many_scans_is_refused_undecoded(progressive):
+  scans = progressive.count(b"\xff\xda")
+  assert decode(rescanned(progressive, 100 - scans), 16).shape == (16, 16, 3)
+  for function in (decode, lambda data, size: dimensions(data)):
+    with pytest.raises(BadImage, match="a JPEG of 768 pixels with more than 100 scans"):
+      function(rescanned(progressive, 101 - scans), 16)
+
+
+def test_large_jpegs_may_have_fewer_scans(progressive, monkeypatch):
+  monkeypatch.setattr("ctx_encoder.data.decode.MAX_SCANNED_PIXELS", 30 * 768)
+  scans = progressive.count(b"\xff\xda")
+  decode(rescanned(progressive, 30 - scans), 16)
+  with pytest.raises(BadImage, match="more than 30 scans"):
+    decode(rescanned(progressive, 31 - scans), 16)
+
+
+def test_what_looks_like_a_scan_elsewhere_does_not_count(progressive):
+  expected = decode(progressive, 16)
+  comment = b"\xff\xfe\x10\x00" + 2047 * b"\xff\xda"
+  noted = progressive[:2] + comment + progressive[2:]
+  np.testing.assert_array_equal(decode(noted, 16), expected)
+  np.testing.assert_array_equal(decode(progressive + 500 * b"\xff\xda", 16), expected)
+
+
+def test_an_end_marker_within_a_segment_hides_no_scans(progressive):
+  scan = progressive.rindex(b"\xff\xda")
+  hidden = progressive[:scan] + b"\xff\xfe\x00\x04\xff\xd9" + progressive[scan:]
+  with pytest.raises(BadImage, match="more than 100 scans"):
+    decode(rescanned(hidden, 200), 16)
+
+
+def test_decoding_has_a_limit_of_cpu_time(monkeypatch):
+  # Pillow reads each marker in Python, about 2 us for 4 bytes.
+  jpeg = encode(noise(16, 16), "JPEG")
+  slow = jpeg[:2] + 1_000_000 * b"\xff\xfe\x00\x02" + jpeg[2:]
+  monkeypatch.setattr("ctx_encoder.data.decode.SECONDS", 0.2)
+  began = time.thread_time()
+  with pytest.raises(BadImage, match=r"takes more than 0\.2 s to decode"):
+    decode(slow, 16)
+  assert time.thread_time() - began < 5
 
 
 KINDS = {

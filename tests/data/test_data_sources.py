@@ -1,6 +1,8 @@
 """Folders, TFRecords, TFDS and the embedded photographs, without a network."""
 
+import io
 import os
+import re
 import shutil
 import socket
 import struct
@@ -12,7 +14,14 @@ from PIL import Image
 
 from ctx_encoder import config as schema
 from ctx_encoder import data
-from ctx_encoder.data import MissingData, evaluation_settings, samples
+from ctx_encoder.data import (
+  MissingData,
+  TooManyBadImages,
+  evaluation_settings,
+  landscapes,
+  paths,
+  samples,
+)
 from ctx_encoder.data.decode import decode
 from ctx_encoder.data.sources import open_source, source_kind
 
@@ -62,6 +71,20 @@ def test_a_folder_reports_broken_links_and_devices(tmp_path):
   source = open_source(path=str(tmp_path))
   assert source.names == ["picture000.png"]
   assert set(source.skipped) == {"gone.png", "pipe.png"}
+
+
+def test_a_file_that_never_ends_is_empty(tmp_path):
+  # The kernel calls it a regular file of no bytes, and has gigabytes of it to read.
+  (tmp_path / "endless.png").symlink_to("/proc/self/pagemap")
+  source = open_source(path=str(tmp_path))
+  assert source.read(0) == b""
+
+
+def test_a_file_above_the_limit_is_refused_unread(tmp_path, monkeypatch):
+  fill_folder(tmp_path, 1)
+  monkeypatch.setattr(paths, "MAX_BYTES", 100)
+  with pytest.raises(OSError, match=r"\d+ bytes, above 100"):
+    open_source(path=str(tmp_path)).read(0)
 
 
 def test_a_folder_without_images_lists_the_extensions(tmp_path):
@@ -221,20 +244,57 @@ def test_complete_records_of_a_truncated_file_are_kept(kaggle):
     source = open_source(path=str(folder))
     assert source.names == sorted(pictures)[:6]
     assert source.skipped == {
-      "monet04-3.tfrec": "truncated or damaged after 2 whole records"
+      "monet04-3.tfrec/00002": "truncated, or damaged in its length"
     }
 
 
-def test_damaged_record_ends_its_file(kaggle):
-  folder, pictures = kaggle
-  file = folder / "monet00-4.tfrec"
-  data = bytearray(file.read_bytes())
-  (length,) = struct.unpack("<Q", data[:8])
-  data[16 + length + 40] ^= 0xFF  # within the second record: its checksum is wrong now
+def starts_of(file):
+  """Returns where each record of a TFRecord file begins."""
+  data, starts = file.read_bytes(), [0]
+  while starts[-1] < len(data):
+    starts.append(starts[-1] + 16 + struct.unpack_from("<Q", data, starts[-1])[0])
+  return starts[:-1]
+
+
+@pytest.mark.parametrize(
+  ("offset", "reason"),
+  [(40, "damaged, its checksum is wrong"), (0, "truncated, or damaged in its length")],
+)
+def test_records_after_a_damaged_one_are_read(tf, tmp_path, offset, reason):
+  file = tmp_path / "a.tfrec"
+  pictures = [noise(16, 16, seed=seed) for seed in range(40)]
+  write_records(tf, file, [example(tf, image=encode(pixels)) for pixels in pictures])
+  data, starts = bytearray(file.read_bytes()), starts_of(file)
+  for number in (19, 30):
+    data[starts[number] + offset] ^= 0xFF
   file.write_bytes(data)
-  source = open_source(path=str(folder))
-  assert source.names == [sorted(pictures)[0], *sorted(pictures)[4:]]
-  assert list(source.skipped) == ["monet00-4.tfrec"]
+  source = open_source(path=str(file))
+  assert source.skipped == {f"a.tfrec/{n:05d}": reason for n in (19, 30)}
+  good = [number for number in range(40) if number not in (19, 30)]
+  assert source.names == [f"a.tfrec/{number:05d}" for number in good]
+  for position, number in enumerate(good):
+    decoded = decode(source.read(position), 16)
+    np.testing.assert_array_equal(decoded, pictures[number])
+
+
+def test_damaged_records_count_for_max_bad_share(tf, tmp_path):
+  file = tmp_path / "a.tfrec"
+  write_records(tf, file, [example(tf, image=encode(noise(16, 16)))] * 20)
+  data = bytearray(file.read_bytes())
+  for start in starts_of(file)[:5]:
+    data[start + 20] ^= 1
+  file.write_bytes(data)
+  options = {"image_size": 16, "validation_fraction": 0.0}
+  assert len(load(file, max_bad_share=0.25, **options).train) == 15
+  with pytest.raises(TooManyBadImages, match="5 of 20 images cannot be used"):
+    load(file, max_bad_share=0.2, **options)
+
+
+def test_nothing_is_found_in_zeros_and_noise(tmp_path, tf):
+  for content in (bytes(100_000), np.random.default_rng(0).bytes(100_000)):
+    (tmp_path / "a.tfrec").write_bytes(content)
+    with pytest.raises(ValueError, match="No pictures in the TFRecords"):
+      open_source(path=str(tmp_path))
 
 
 def test_records_without_names_are_named_by_file_and_number(tf, tmp_path):
@@ -364,6 +424,18 @@ def test_tfds_files_that_are_missing(tiny_tfds, tmp_path):
   ).names
 
 
+def test_tfds_records_that_a_truncated_file_lacks_are_counted(tiny_tfds, tmp_path):
+  shutil.copytree(tiny_tfds, tmp_path, dirs_exist_ok=True)
+  (file,) = tmp_path.rglob("*-trainA.tfrecord*")
+  file.write_bytes(file.read_bytes()[: starts_of(file)[1] + 20])
+  source = open_source("tfds", "tiny_paintings", split="trainA", data_dir=str(tmp_path))
+  assert len(source.names) == 1
+  reasons = [source.skipped[f"{file.name}/{number:05d}"] for number in (1, 2, 3)]
+  assert reasons == ["truncated, or damaged in its length"] + 2 * [
+    "missing, its file ends before"
+  ]
+
+
 def test_tfds_is_not_downloaded_unless_asked(tmp_path):
   pytest.importorskip("tensorflow_datasets")
   with pytest.raises(MissingData, match=r"cycle_gan/monet2photo.*moved.*--download"):
@@ -452,87 +524,52 @@ def test_classes_are_the_folders(tmp_path):
 # The embedded photographs
 
 
-@pytest.fixture(scope="module")
-def crops():
-  pytest.importorskip("skimage")
-  return samples.crops()
+def test_no_photograph_is_in_both_splits():
+  training, validation = samples.crops()
+  of = [
+    {crop.photograph for crop in split.values()} for split in (training, validation)
+  ]
+  assert of == [set(names) for names in landscapes.split()]
+  assert len(training) > 2000
+  assert len(validation) > 500
 
 
-def test_all_photographs_are_there(crops):
-  found, missing = crops
-  assert missing == {}
-  assert {photograph for photograph, _ in found.values()} == set(samples.PHOTOGRAPHS)
+def test_crops_of_each_size_cover_their_photograph():
+  training, validation = samples.crops()
+  for crops in (training, validation):
+    seen = np.zeros((len(samples.SIDES), samples.HEIGHT, samples.WIDTH), bool)
+    name = next(iter(crops.values())).photograph
+    for crop in crops.values():
+      if crop.photograph == name:
+        assert crop.left + crop.side <= samples.WIDTH
+        rows = slice(crop.top, crop.top + crop.side)
+        columns = slice(crop.left, crop.left + crop.side)
+        seen[samples.SIDES.index(crop.side), rows, columns] = True
+    assert seen.all()
 
 
-def test_photographs_are_those_of_scikit_image():
-  from skimage import data as skimage_data
-
-  np.testing.assert_array_equal(samples.pixels("chelsea"), skimage_data.chelsea())
-  left, _, _ = skimage_data.stereo_motorcycle()
-  np.testing.assert_array_equal(samples.pixels("motorcycle"), left)
+def test_all_photographs_have_the_size_that_crops_assume():
+  for name in landscapes.names():
+    with Image.open(io.BytesIO(landscapes.encoded(name))) as image:
+      assert image.size == (samples.WIDTH, samples.HEIGHT)
 
 
-def test_there_are_enough_crops(crops):
-  found, _ = crops
-  validation = sum("/validation/" in name for name in found)
-  assert len(found) - validation >= 500
-  assert validation >= 100
-
-
-def test_training_and_validation_crops_share_no_pixel(crops):
-  found, _ = crops
-  for photograph in samples.PHOTOGRAPHS:
-    height, width, _ = samples.pixels(photograph).shape
-    seen = {split: np.zeros((height, width), bool) for split in ("train", "validation")}
-    for name, (of, box) in found.items():
-      if of != photograph:
-        continue
-      assert 0 <= box.left <= width - box.side
-      assert 0 <= box.top <= height - box.side
-      bottom, right = box.top + box.side, box.left + box.side
-      seen[name.split("/")[1]][box.top : bottom, box.left : right] = True
-    assert seen["train"].any()
-    assert not np.any(seen["train"] & seen["validation"])
-
-
-def test_every_crop_has_structure(crops):
-  found, _ = crops
-  for photograph, (left, top, side) in found.values():
-    crop = samples.pixels(photograph)[top : top + side, left : left + side]
-    assert crop.std(axis=(0, 1)).mean() > 20
-
-
-def test_crops_are_the_pixels_that_their_names_state(crops):
-  loaded = load(source="samples", image_size=32, loader="pillow")
+def test_crops_are_the_pixels_that_their_names_state():
+  loaded = load(source="samples", max_images=20, image_size=32, loader="pillow")
   assert loaded.summary.notice == ""
-  for examples, split in ((loaded.train, "train"), (loaded.validation, "validation")):
-    assert all(f"/{split}/" in name for name in examples.names)
-    index = len(examples) // 2
-    photograph, box = crops[0][examples.names[index]]
-    bottom, right = box.top + box.side, box.left + box.side
-    crop = samples.pixels(photograph)[box.top : bottom, box.left : right]
+  names = (*loaded.train.names, *loaded.validation.names)
+  images = np.concatenate([loaded.train.images, loaded.validation.images])
+  assert len(names) == 20
+  for index in (0, len(loaded.train), -1):
+    photograph, side, top, left = re.split("[/_]", names[index])
+    side, top, left = int(side), int(top), int(left)
+    crop = landscapes.read(photograph)[top : top + side, left : left + side]
     expected = Image.fromarray(crop).resize((32, 32), Image.Resampling.BICUBIC)
-    np.testing.assert_array_equal(examples.images[index], np.asarray(expected))
+    np.testing.assert_array_equal(images[index], np.asarray(expected))
 
 
 def test_default_settings_give_the_photographs_and_a_notice():
-  summary = load(max_images=40, image_size=16, loader="pillow").summary
+  summary = load(max_images=20, image_size=16, cache="none").summary
   assert (summary.source, summary.where) == ("samples", "the embedded photographs")
   assert "No data is configured" in summary.notice
   assert "cycle_gan/monet2photo" in summary.notice
-
-
-def test_photographs_without_scikit_image(monkeypatch):
-  samples.pixels.cache_clear()
-  samples.crops.cache_clear()
-  monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-  with pytest.raises(ModuleNotFoundError, match="pip install scikit-image"):
-    load(loader="pillow")
-
-
-def test_missing_photographs_are_reported(monkeypatch):
-  monkeypatch.setitem(samples.PHOTOGRAPHS, "unicorn", "unicorn.png")
-  samples.crops.cache_clear()
-  source = open_source()
-  samples.crops.cache_clear()
-  assert source.skipped == {"unicorn": "not shipped with this version of scikit-image"}

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import os
 import shutil
 
 import numpy as np
@@ -50,6 +51,16 @@ def turn_into_a_bomb(path):
   path.write_bytes(encode(np.zeros((200, 200), np.uint8)))
 
 
+def become_a_pipe(path):
+  path.unlink()
+  os.mkfifo(path)  # reading it would wait for ever
+
+
+def become_a_link_to_a_device(path):
+  path.unlink()
+  path.symlink_to("/dev/zero")
+
+
 FATES = {  # and the reason reported
   vanish: "cannot be read: No such file or directory",
   become_garbage: "not a picture",
@@ -57,7 +68,12 @@ FATES = {  # and the reason reported
   become_a_folder: "cannot be read: Is a directory",
   lose_the_end: "truncated",
   turn_into_a_bomb: "200x200 pixels, above max_pixels=10000",
+  become_a_pipe: "cannot be read: not a regular file, but a pipe, socket or device",
+  become_a_link_to_a_device: "cannot be read: not a regular file",
 }
+
+
+VICTIMS = [3, 4, 10, 20, 38, 39, 15, 30]  # one for each fate
 
 
 def open_folder(path, loader, **options):
@@ -69,7 +85,7 @@ def open_folder(path, loader, **options):
 
 def spoil(folder, names):
   """Applies each fate to one of the names; returns these names in order."""
-  victims = [names[3], names[4], names[10], names[20], names[-2], names[-1]]
+  victims = [names[i] for i in VICTIMS]
   for victim, fate in zip(victims, FATES, strict=True):
     fate(folder / victim)
   return victims
@@ -85,7 +101,7 @@ def test_batches_stay_full_and_other_images_in_place(loader, tmp_path):
     after = list(itertools.islice(steps, 2 * AHEAD))
   # The next good name, and after the last the first: 3, 4 -> 5, 38, 39 -> 0.
   good = np.arange(COUNT)
-  good[[3, 4, 10, 20, 38, 39]] = [5, 5, 11, 21, 0, 0]
+  good[VICTIMS] = [5, 5, 11, 21, 0, 0, 16, 31]
   for step, batch in enumerate(before + after):
     wanted = batch_indices(COUNT, SIZE, 3, step)
     if step >= 2 + AHEAD:

@@ -8,7 +8,7 @@ training and validation, which ones are skipped and why, and the memory they tak
 
 --path is a folder of images (those in folders below it included), a folder of TFRecords
 such as Kaggle's monet_tfrec, or the name of a TFDS data set, whose splits may be cut:
---split 'trainB[:10%]'. Without it, the photographs embedded in scikit-image are used.
+--split 'trainB[:10%]'. Without it, the embedded photographs are used.
 Nothing uses the network without --download.
 """
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from ctx_encoder import config, data
 from ctx_encoder.apps.arguments import Parser
+from ctx_encoder.data.paths import printable
 
 HEADERS = 1000  # images whose size is looked up
 FIELDS = ("path", "source", "split", "data_dir", "download", "image_size")
@@ -33,14 +34,17 @@ def add_arguments(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
   """Prints what the source holds; raises the errors of `data.load`."""
   for line in describe(args):
-    print(line.encode(errors="backslashreplace").decode())
+    print(printable(line))
   return 0
 
 
 def describe(args: argparse.Namespace) -> list[str]:
   """Returns the lines to print about the source that the arguments name."""
   settings = config.default().data
-  settings.update(vars(args) | {"cache": "none", "max_bad_share": 1.0})
+  # TensorFlow, which loads for seconds, gains nothing for images decoded only once.
+  loader = "pillow" if args.loader == "auto" else args.loader
+  changes = {"loader": loader, "cache": "none", "max_bad_share": 1.0}
+  settings.update(vars(args) | changes)
   loaded = data.load(settings)
   summary = loaded.summary
   training, validation = (

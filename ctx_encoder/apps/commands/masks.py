@@ -1,7 +1,6 @@
 """Draws a gallery of the kinds of holes, with the area of each hole.
 
-Each kind is a row, drawn over photographs from scikit-image, or over plain grey if it
-is not installed:
+Each kind is a row, drawn over embedded photographs:
 
     ctx-encoder masks --output masks.png --size 128 --count 8
     ctx-encoder masks --output shapes.png --kinds shapes brush --shapes silhouettes
@@ -15,11 +14,11 @@ import numpy as np
 
 from ctx_encoder import masks
 from ctx_encoder.apps.arguments import Parser
-from ctx_encoder.data import decode, samples, silhouettes
+from ctx_encoder.data import decode, landscapes, silhouettes
 from ctx_encoder.evaluation import figures
 
 KINDS = ("center", "random_block", "random_region", "shapes", "brush", "combined")
-PHOTOGRAPHS = ("astronaut", "chelsea")
+PHOTOGRAPHS = ("mountain1", "city8")
 
 
 def add_arguments(parser: Parser) -> None:
@@ -96,9 +95,6 @@ def _sampler(kind: str, size: int, shapes: np.ndarray | None) -> masks.Sampler:
 
 
 def _photographs(size: int, count: int) -> np.ndarray:
-  """Returns uint8 `[count, size, size, 3]`: photographs alternating, or plain grey."""
-  try:
-    images = [decode.decode(samples.pixels(name), size) for name in PHOTOGRAPHS]
-  except (ModuleNotFoundError, OSError):
-    images = [np.full((size, size, 3), 200, np.uint8)]
+  """Returns uint8 `[count, size, size, 3]`: photographs alternating."""
+  images = [decode.decode(landscapes.encoded(name), size) for name in PHOTOGRAPHS]
   return np.stack([images[number % len(images)] for number in range(count)])
