@@ -81,6 +81,14 @@ class Examples:
     """Size of all decoded images in bytes, whether they are in memory or not."""
     return len(self) * self.image_size**2 * 3
 
+  @property
+  def how(self) -> str:
+    """What decodes the images at every epoch, or "" if they are in memory."""
+    if self.images is not None:
+      return ""
+    names = {"tf": "tf.data", "pillow": "threads with Pillow"}
+    return f", decoded every epoch by {names[self.loader]}"
+
   def gather(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
     """Returns uint8 `[K, S, S, 3]`, the images at `K` positions."""
     return self.fetch(indices)[0]

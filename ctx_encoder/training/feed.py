@@ -41,7 +41,7 @@ def load_images(config: Config, say: Callable[[str], None]) -> data.Data:
       say(line)
   say(
     f"{len(loaded.train)} training and {len(loaded.validation)} validation images"
-    f" from {loaded.summary.where}."
+    f" from {loaded.summary.where}{loaded.train.how}."
   )
   data.check_batch_size(len(loaded.train), config.batch_size)
   return loaded

@@ -36,8 +36,19 @@ def test_every_skipped_file_is_listed(tmp_path, capsys):
   assert capsys.readouterr().out.count(": empty file\n") == 25
 
 
+def test_names_cannot_command_the_terminal(tmp_path, capsys):
+  fill_folder(tmp_path, 10)
+  for name in ("a\x1b[2J.png", "b\n.png", "c\u202egnp.png", "d\udcff.png"):
+    (tmp_path / name).write_bytes(b"")
+  assert run("--path", str(tmp_path), "--image-size", "16") == 0
+  out = capsys.readouterr().out
+  for shown in (r"a\x1b[2J.png", r"b\n.png", r"c\u202egnp.png", r"d\udcff.png"):
+    assert f"skipped     {shown}: empty file\n" in out
+  assert out.replace("\n", "").isprintable()
+
+
 def test_nothing_given_shows_the_photographs_and_the_notice(capsys):
-  assert run("--image-size", "8") == 0
+  assert run("--image-size", "8", "--max-images", "20") == 0
   out = capsys.readouterr().out
   assert out.startswith("source      samples\n")
   assert "No data is configured" in out

@@ -80,6 +80,7 @@ def test_load(folder, loader):
 
 def test_without_a_cache_nothing_is_kept(folder):
   kept, read = open_folder(folder).train, open_folder(folder, cache="none").train
+  assert (kept.how, read.how) == ("", ", decoded every epoch by threads with Pillow")
   assert read.images is None
   assert read.nbytes == kept.nbytes
   np.testing.assert_array_equal(read.gather([3, 0, 3]), kept.gather([3, 0, 3]))
@@ -253,6 +254,9 @@ def test_skipped_line_names_the_first_few(spoiled):
   summary = open_folder(path).summary
   line = summary.skipped_line(show=1)
   first, reason = next(iter(summary.skipped.items()))
+  summary.skipped["a\x1b[2J\n"] = "bad"
+  assert r"a\x1b[2J\n (bad)." in summary.skipped_line(show=9)
+  del summary.skipped["a\x1b[2J\n"]
   assert line == f"Skipped 3: {first} ({reason}) and 2 more."
   assert "more" not in summary.skipped_line()
 

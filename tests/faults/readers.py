@@ -2,13 +2,15 @@
 
   python tests/faults/readers.py
   python tests/faults/readers.py --only jpeg webp
+  python tests/faults/readers.py --only slow
 
 Mutations flip bits, set bytes to extremes, and cut out, repeat, zero or move pieces, or
 take them from another file. A reader may return a result or refuse the file in its own
 way: BadImage, ValueError, or a skipped entry. Failures are any other exception, a
 process that ends, a case of more than 30 seconds, and any sign of unpickling; each kind
 is read in a process of its own. Bombs are small files whose headers state up to
-65535x65535 pixels.
+65535x65535 pixels. Slow files are made to take long to decode; each may take 5 s of
+CPU time.
 """
 
 import contextlib
@@ -22,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import warnings
 import zlib
 from collections import Counter
@@ -235,6 +238,93 @@ def refuse_bomb(data: bytes) -> None:
   raise RuntimeError("it was decoded")
 
 
+def slow_files() -> Cases:
+  """Files that take long: scans, restarts, markers, chunks, frames, large metadata."""
+  flat = Image.new("RGB", (4096, 4096), (90, 120, 60))
+  rough = Image.fromarray(pictures.noise(512, 512)).resize((1024, 1024))
+  jpeg = functools.partial(pictures.encode, kind="JPEG")
+  progressive = [jpeg(image, progressive=True) for image in (flat, rough)]
+  restarts = [jpeg(image, restart_marker_blocks=1) for image in (flat, rough)]
+  plain, png, gif = (pictures.encode(rough, kind) for kind in ("JPEG", "PNG", "GIF"))
+
+  def frames(kind: str, count: int, **options) -> bytes:
+    small = [Image.fromarray(pictures.noise(16, 16, seed=i)) for i in range(8)]
+    more = small * (count // 8)
+    return pictures.encode(small[0], kind, save_all=True, append_images=more, **options)
+
+  animations = [frames(kind, 800) for kind in ("GIF", "WEBP", "PNG", "TIFF")]
+
+  def case(draw: random.Random) -> bytes:
+    many = int(10 ** draw.uniform(1, 5))
+    match draw.randrange(9):
+      case 0:  # the last scan, again and again
+        whole = draw.choice(progressive)
+        scan = whole[whole.rindex(b"\xff\xda") : -2]
+        return whole[:-2] + min(many, 3 * 10**7 // len(scan)) * scan + whole[-2:]
+      case 1:
+        whole = draw.choice(restarts)
+        at = draw.randrange(len(whole))
+        return whole[:at] + many * b"\xff\xd0" + whole[at:]
+      case 2:  # segments: comments, EXIF, ICC, short or long
+        length = draw.choice((2, 2, 20, 65535))
+        segment = b"\xff" + draw.choice((b"\xfe", b"\xe1", b"\xe2"))
+        segment += length.to_bytes(2, "big") + b"Exif\0\0ICC_PROFILE\0"[: length - 2]
+        segment = segment.ljust(length + 2, b"\1")
+        count = min(10 * many, 10**8 // len(segment))
+        return plain[:2] + count * segment + plain[2:]
+      case 3:  # chunks, those of a text or profile that inflates to a lot among them
+        inflated = zlib.compress(bytes(10**8), 9)
+        name, body = draw.choice(
+          [
+            (b"teSt", b""),
+            (b"tEXt", b"a\0b"),
+            (b"zTXt", b"a\0\0" + inflated),
+            (b"iCCP", b"a\0\0" + inflated),
+          ]
+        )
+        crc = struct.pack(">I", zlib.crc32(name + body))
+        chunk = struct.pack(">I", len(body)) + name + body + crc
+        return png[:33] + min(10 * many, 10**8 // len(chunk)) * chunk + png[33:]
+      case 4:  # noise in an interlaced PNG, as if its rows were passes
+        return (
+          png[:28]
+          + b"\1"
+          + struct.pack(">I", zlib.crc32(png[12:28] + b"\1"))
+          + png[33:]
+        )
+      case 5:
+        at = gif.index(b"\x2c" + bytes(4))
+        comments = b"\x21\xfe" + 10 * many * (b"\xff" + 255 * b"x")
+        return gif[:at] + comments[: 10**8] + b"\0" + gif[at:]
+      case 6:  # runs of one pixel in a compressed bitmap
+        return run_lengths(4096, 4096, draw.choice((b"\1\7", b"\0\2\1\0")))
+      case 7:
+        return draw.choice(animations)
+      case _:
+        return mutated(draw.choice(progressive + restarts), plain, draw)
+
+  return case
+
+
+def run_lengths(width: int, height: int, code: bytes) -> bytes:
+  """Returns a bitmap of 8 bits, compressed to this code again and again."""
+  body = bytes(1024) + width * height // 2 * code + b"\0\1"
+  head = struct.pack(
+    "<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(body), 0, 0, 256, 0
+  )
+  return b"BM" + struct.pack("<IHHI", 54 + len(body), 0, 0, 54 + 1024) + head + body
+
+
+def read_in_time(data: bytes) -> object:
+  began = time.thread_time()
+  try:
+    return decode(data, 32)
+  finally:
+    seconds = time.thread_time() - began
+    if seconds > 5:
+      raise RuntimeError(f"took {seconds:.1f} s of CPU time: {data[:12]!r}")
+
+
 # TFRecords
 
 
@@ -339,6 +429,7 @@ KINDS: dict[str, tuple[str, Callable[[], Cases], Read]] = {
   ]
 }
 KINDS["bombs"] = "Decompression bombs of six formats", bombs, refuse_bomb
+KINDS["slow"] = "Pictures made to take long to decode", slow_files, read_in_time
 KINDS["records"] = "TFRecord files, mutated", damaged_records, read_records
 KINDS["examples"] = (
   "Examples in TFRecord files, mutated, with right checksums",
