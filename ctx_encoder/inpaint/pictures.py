@@ -1,13 +1,13 @@
 """Reads pictures and masks from files, bytes, PIL images and arrays."""
 
 import os
-import pathlib
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
 from ctx_encoder.data.decode import MAX_PIXELS, decode_whole, to_rgb, upright
+from ctx_encoder.data.paths import read_file
 
 Source = str | os.PathLike | bytes
 
@@ -25,7 +25,7 @@ def read_image(source: Source, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     BadImage: the file is not a usable picture; the message has the reason.
     OSError: the file cannot be read.
   """
-  data = source if isinstance(source, bytes) else pathlib.Path(source).read_bytes()
+  data = source if isinstance(source, bytes) else read_file(source)
   return decode_whole(data, max_pixels)
 
 
@@ -45,7 +45,7 @@ def read_mask(
     max_pixels: as for `read_image`.
   Raises: as `read_image`.
   """
-  data = source if isinstance(source, bytes) else pathlib.Path(source).read_bytes()
+  data = source if isinstance(source, bytes) else read_file(source)
   return _hole(upright(data, max_pixels)) != inverted
 
 
