@@ -236,7 +236,10 @@ def _last_checkpoint(place: Place) -> str:
   step = place.checkpoints.latest()
   if step is None:
     return "There is no checkpoint yet."
-  return f"The last checkpoint is step {step} in {place.workdir}; the same command resumes it."
+  return (
+    f"The last checkpoint is step {step} in {place.workdir}; the same command resumes"
+    " it."
+  )
 
 
 def _with_mean_color(

@@ -89,7 +89,7 @@ def try_out(
           began = time.time()
           time.sleep(draw.uniform(0.1, 0.6))
           if len(lost) % 2:
-            kill.wait_for(lambda began=began: run.saving(began), process)
+            kill.wait_for(lambda run=run, began=began: run.saving(began), process)
             time.sleep(draw.uniform(0, 0.1))
           process.send_signal(signal.SIGSTOP)
           in_saves += run.saving(began)
