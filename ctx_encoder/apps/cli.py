@@ -1,6 +1,8 @@
 """The `ctx-encoder` command."""
 
 import importlib
+import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -45,8 +47,18 @@ def main(argv: Sequence[str] | None = None) -> int:
   A command is a module with `add_arguments(parser)` and `run(args) -> int`. Errors in
   its input, raised as OSError, ValueError or ImportError, end it with exit code 1 and
   one line on stderr, arguments that cannot be parsed with exit code 2; any other
-  exception is a bug and keeps its traceback.
+  exception is a bug and keeps its traceback. Where the reader of stdout has ended, as
+  in `ctx-encoder config | head`, the exit code is 141.
   """
+  try:
+    return _main(argv)
+  except BrokenPipeError:
+    # Python flushes again at its exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
+
+
+def _main(argv: Sequence[str] | None) -> int:
   name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
   if name not in COMMANDS:
     return _usage(name)
@@ -57,13 +69,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = importlib.import_module(module)
     parser = Parser(name, command.__doc__)
     command.add_arguments(parser)
-    return command.run(parser.parse(rest))
+    code = command.run(parser.parse(rest))
+    sys.stdout.flush()
+    return code
   except (OSError, ValueError, ImportError) as error:
+    if isinstance(error, BrokenPipeError) and _stdout_is_broken():
+      raise
     said = console.problem(error, "train", *EXTRAS.get(name, ()))
     print(f"ctx-encoder {name}{said}", file=sys.stderr)
     return 1
   except KeyboardInterrupt:
     return 130
+
+
+def _stdout_is_broken() -> bool:
+  poll = select.poll()
+  poll.register(sys.stdout.fileno(), 0)
+  return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _usage(name: str) -> int:
@@ -75,7 +97,7 @@ def _usage(name: str) -> int:
     print(f"ctx-encoder: there is no command {name!r}{near}.\n", file=stream)
   width = max(map(len, COMMANDS))
   lines = [f"  {command:{width}}  {text}" for command, text in COMMANDS.items()]
-  print(_USAGE.format(commands="\n".join(lines)), file=stream)
+  print(_USAGE.format(commands="\n".join(lines)), file=stream, flush=True)
   return 0 if requested else 2
 
 

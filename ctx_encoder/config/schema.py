@@ -289,6 +289,13 @@ class Config(Section):
     choices=("stop", "skip"),
     may_change=True,
   )
+  watchdog_minutes: int = field(
+    30,
+    "minutes without a step after which the run ends, as when a disk does not answer;"
+    " compiling does not count; 0 = never",
+    low=0,
+    may_change=True,
+  )
   sharding: str = field(
     "replicated",
     "on several devices: parameters and optimizer state copied to each, or split",

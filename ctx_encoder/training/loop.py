@@ -20,7 +20,7 @@ from ctx_encoder.evaluation import baselines, compare, figures, table
 from ctx_encoder.training import feed
 from ctx_encoder.training.checkpoint import Checkpoints
 from ctx_encoder.training.history import History
-from ctx_encoder.training.process import Interruption
+from ctx_encoder.training.process import Interruption, Watchdog
 from ctx_encoder.training.state import TrainState, magnitudes
 
 Say = Callable[[str], None]
@@ -84,6 +84,7 @@ class Loop:
     saved: "config" and "extra" of every checkpoint.
     total_steps, epoch_steps: steps of the run and of an epoch.
     started: time of the start, seconds since 1970.
+    watchdog: is told of every step.
     say: takes lines for the user.
     skips: counts skipped steps.
   """
@@ -100,6 +101,7 @@ class Loop:
   total_steps: int
   epoch_steps: int
   started: float
+  watchdog: Watchdog
   say: Say
   skips: Skips = dataclasses.field(default_factory=Skips)
 
@@ -138,13 +140,15 @@ class Loop:
           self.log(end, measured, before + time.time() - began, bar)
         pending.clear()
 
+      self.watchdog.progress("reading images")
       for end, dispatch in dispatches:
-        state, measured = dispatch(state)
+        state, measured = self.watchdog.unwatched(dispatch, "computing a step")(state)
         log_pending()
         pending[end] = measured
         if step == first:
-          log_pending()
+          self.watchdog.unwatched(log_pending, "logging")()
           self.show(bar, f"First step after {time.time() - self.started:.1f} s.")
+        self.watchdog.progress("validating and saving")
         if end % eval_steps == 0 or end >= self.total_steps:
           log_pending()
           metrics = self.validate(state, end, before + time.time() - began)
@@ -159,6 +163,7 @@ class Loop:
         if self.stop_requested(interruption, step, end):
           log_pending()
           return state, "interrupted"
+        self.watchdog.progress("reading images")
         step = end
     raise AssertionError("The batches ended before the run.")
 

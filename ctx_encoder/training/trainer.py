@@ -20,7 +20,7 @@ from ctx_encoder.training.checkpoint import Checkpoints, DamagedError
 from ctx_encoder.training.eval_step import make_eval_step
 from ctx_encoder.training.history import History
 from ctx_encoder.training.loop import Loop, NonFiniteError, Say, first_process
-from ctx_encoder.training.process import Interruption, claimed
+from ctx_encoder.training.process import Interruption, Watchdog, claimed
 from ctx_encoder.training.setup import Optimizers, Run
 from ctx_encoder.training.state import TrainState, inference_variables, with_encoder
 from ctx_encoder.training.step import make_train_step
@@ -130,11 +130,15 @@ def _train(run: Run, images: data.Data, place: Place) -> Outcome:
   if place.resumed:
     place.say(f"Resuming at step {step} of {total_steps} from {place.workdir}.")
   with contextlib.ExitStack() as stack:
+    # Entered first, since closing the others may block.
+    interruption = stack.enter_context(Interruption())
     stack.enter_context(checkpoints)
     history = stack.enter_context(
       contextlib.closing(History(place.workdir, up_to_step=step, write=first_process()))
     )
-    interruption = stack.enter_context(Interruption())
+    watchdog = stack.enter_context(
+      Watchdog(config.watchdog_minutes, functools.partial(_last_checkpoint, place))
+    )
     dispatches = stack.enter_context(
       contextlib.closing(
         feed.dispatches(
@@ -155,7 +159,9 @@ def _train(run: Run, images: data.Data, place: Place) -> Outcome:
       validation=images.validation,
       checkpoints=checkpoints,
       history=history,
-      eval_step=jax.jit(make_eval_step(run), compiler_options=xla.options()),
+      eval_step=watchdog.unwatched(
+        jax.jit(make_eval_step(run), compiler_options=xla.options()), "validating"
+      ),
       inference_variables=lambda state: distributed.local(
         mesh, inference_variables(run.generator, state)
       ),
@@ -164,10 +170,12 @@ def _train(run: Run, images: data.Data, place: Place) -> Outcome:
       total_steps=total_steps,
       epoch_steps=epoch_steps,
       started=place.started,
+      watchdog=watchdog,
       say=place.say,
     )
     bad = len(images.summary.skipped)
     state, reason = loop.run(state, dispatches, interruption)
+    watchdog.pause()
     if len(images.summary.skipped) > bad:
       place.say(images.summary.skipped_line())
     return _ended(loop, state, reason, restore)
@@ -222,6 +230,16 @@ def _ended(loop: Loop, state: TrainState, reason: str, restore: Any) -> Outcome:
     except DamagedError as error:
       loop.say(f"{error} The last step is evaluated instead.")
   return Outcome(step, total, reason, loop.finish(at_best))
+
+
+def _last_checkpoint(place: Place) -> str:
+  step = place.checkpoints.latest()
+  if step is None:
+    return "There is no checkpoint yet."
+  return (
+    f"The last checkpoint is step {step} in {place.workdir}; the same command resumes"
+    " it."
+  )
 
 
 def _with_mean_color(

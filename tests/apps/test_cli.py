@@ -5,6 +5,8 @@ import importlib
 import logging
 import os
 import pathlib
+import subprocess
+import sys
 import types
 
 import pytest
@@ -161,3 +163,25 @@ def test_what_to_install(monkeypatch, tmp_path):
   assert console.install("train", "demo") == f"pip install -e '{ROOT}[train,demo]'"
   monkeypatch.setattr(console, "_ROOT", tmp_path)  # as in site-packages
   assert console.install("train") == "pip install 'ctx-encoder[train]'"
+
+
+@pytest.mark.parametrize("arguments", [["config"], ["masks", "--help"], ["--help"]])
+def test_a_reader_that_ends_early_is_no_error(arguments):
+  """Such as `head`."""
+  reader, writer = os.pipe()
+  os.close(reader)
+  done = subprocess.run(
+    [sys.executable, "-m", "ctx_encoder.apps.cli", *arguments],
+    stdout=writer,
+    stderr=subprocess.PIPE,
+    env=os.environ | {"PYTHONPATH": str(ROOT)},
+    check=False,
+  )
+  os.close(writer)
+  assert done.returncode in (0, 141)
+  assert done.stderr == b""
+
+
+def test_another_pipe_that_breaks_is_an_error(monkeypatch, capfd):
+  assert run(monkeypatch, BrokenPipeError("the demo's")) == 1
+  assert capfd.readouterr().err == "ctx-encoder export-keras: the demo's\n"

@@ -17,6 +17,7 @@ import contextlib
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -29,6 +30,11 @@ import kill
 import numpy as np
 import table
 
+from ctx_encoder import config as configuration
+from ctx_encoder import xla
+from ctx_encoder.training import trainer
+
+FLAGS = {"data.validation_fraction": 0}  # validations take time and save nothing
 MAKE = {
   "ext4": ["mkfs.ext4", "-q", "-F"],
   "xfs": ["mkfs.xfs", "-q", "-f"],
@@ -50,11 +56,12 @@ def main() -> None:
   with tempfile.TemporaryDirectory() as folder:
     place = pathlib.Path(folder)
     (place / "cache").mkdir()
+    xla.cache_in(place / "cache")
     systems = [name for name in args.systems if shutil.which(MAKE[name][0])]
     if not systems or not can_mount(place, systems[0]):
       print("power: no file system can be made and mounted here; root is needed")
       table.finish([], args.output)
-    uncut = kill.Run(place / "uncut", UNCUT, flags={"checkpoint.keep": 100})
+    uncut = kill.Run(place / "uncut", UNCUT, flags=FLAGS | {"checkpoint.keep": 100})
     uncut.workdir.mkdir()
     (uncut.workdir / "cache").symlink_to(place / "cache")
     if uncut.start().wait():
@@ -70,7 +77,7 @@ def try_out(
   lost, in_saves, wrong = [], 0, []
   while len(lost) < cuts and not wrong:
     with disk(place, system) as image:
-      run = kill.Run(place / "disk" / "run", UNCUT, log=place / "log")
+      run = kill.Run(place / "disk" / "run", UNCUT, log=place / "log", flags=FLAGS)
       run.workdir.mkdir()
       (run.workdir / "cache").symlink_to(place / "cache")
       os.sync()
@@ -82,7 +89,7 @@ def try_out(
           began = time.time()
           time.sleep(draw.uniform(0.1, 0.6))
           if len(lost) % 2:
-            kill.wait_for(lambda began=began: run.saving(began), process)
+            kill.wait_for(lambda run=run, began=began: run.saving(began), process)
             time.sleep(draw.uniform(0, 0.1))
           process.send_signal(signal.SIGSTOP)
           in_saves += run.saving(began)
@@ -114,24 +121,28 @@ def try_out(
 
 def resumed(workdir: pathlib.Path, made: int, uncut: kill.Run) -> tuple[int, list[str]]:
   """Resumes a run for some steps; returns where from, and what is wrong."""
-  run = kill.Run(workdir, made - made % kill.SAVE_EVERY + 2 * kill.SAVE_EVERY)
-  run = kill.Run(workdir, run.steps, log=workdir.parents[1] / "log of the copy")
-  code = run.start().wait(timeout=kill.PATIENCE)
-  start, wrong = run.resumed() or 0, []
-  if code:
-    return start, [f"it ended with {code}: {run.output()[-500:]}"]
+  steps = made - made % kill.SAVE_EVERY + 2 * kill.SAVE_EVERY
+  run, said = kill.Run(workdir, steps), []
+  config = configuration.read(str(kill.ROOT / "configs/quickstart.py"))
+  config.update(run.flags | FLAGS | {"num_steps": steps})
+  try:
+    trainer.train(config, workdir, say=said.append)
+  except (ValueError, OSError) as error:
+    return 0, [f"it was not resumed: {error}"]
+  found = re.search(r"Resuming at step (\d+)", "\n".join(said))
+  start, wrong = int(found[1]) if found else 0, []
   if not start:
-    wrong.append(f"no checkpoint was usable: {run.output()[-500:]}")
+    wrong.append("there was no checkpoint")
   if made - start > 2 * kill.SAVE_EVERY:
     wrong.append(f"{made - start} steps are lost")
-  expected = kill.arrays(uncut, run.steps)
+  expected = kill.arrays(uncut, steps)
   wrong += [
     f"{name} differs"
-    for name, value in kill.arrays(run, run.steps).items()
+    for name, value in kill.arrays(run, steps).items()
     if not np.array_equal(value, expected[name])
   ]
   measured = uncut.measurements()
-  if run.measurements() != {step: measured[step] for step in range(1, run.steps + 1)}:
+  if run.measurements() != {step: measured[step] for step in range(1, steps + 1)}:
     wrong.append("metrics.jsonl differs")
   return start, wrong
 

@@ -271,6 +271,15 @@ def test_surplus_and_unknown_layers_are_named(workdirs, tmp_path, capsys):
     in capsys.readouterr().err
   )
   with h5py.File(path, "a") as file:
+    bias = file["layers/conv2d/vars/1"][0]
+    file["layers/conv2d/vars/1"][0] = np.nan
+  assert call(import_keras, *arguments) == 1
+  assert (
+    "Layer conv2d of the file has infinite or NaN values in its bias."
+    in capsys.readouterr().err
+  )
+  with h5py.File(path, "a") as file:
+    file["layers/conv2d/vars/1"][0] = bias
     del file["layers/dense_1/vars/1"]
   assert call(import_keras, *arguments) == 1
   assert "layers/dense_1 of the file has weights of a kind" in capsys.readouterr().err

@@ -245,7 +245,8 @@ def read(
     "params" and "batch_stats", float32, and a match for each layer.
 
   Raises:
-    ValueError: a layer has a wrong shape, is missing, or has no counterpart.
+    ValueError: a layer has a wrong shape, is missing, has no counterpart, or has
+      infinite or NaN values.
   """
   theirs = _by_kind(arrays)
   expected: dict[tuple[str, ...], Any] = dict(flatten_dict(shapes))
@@ -266,7 +267,12 @@ def read(
             f"Layer {name} of the file does not match {'/'.join(layer.path)}: its"
             f" {place[-1]} is {value.shape}, not {expected[place].shape}."
           )
-        flat[place] = np.asarray(value, np.float32)
+        with np.errstate(over="ignore"):
+          flat[place] = np.asarray(value, np.float32)
+        if not np.isfinite(flat[place]).all():
+          raise ValueError(
+            f"Layer {name} of the file has infinite or NaN values in its {place[-1]}."
+          )
       matches[layer.path] = Match(name, layer.path, values[0].shape)
     if len(wanted) != len(found):
       unmatched = ["/".join(layer.path) for layer, _ in wanted[len(found) :]]
