@@ -7,8 +7,8 @@ A target is a chip and a number of chips: v5e, v6e (1, 4, 8, 16, 64 or 256), h10
 Nothing runs: memory, operations and bytes are what the compiler reports, a chip.
 
 Programs: step (the training step as `training.fit` jits it), dispatch (eight of them
-in one call, images on the device), evaluation, inference. The collectives of a dispatch
-are those of one of its steps.
+in one call, images on the device), evaluation, inference. The operations, bytes and
+collectives of a dispatch are those of one of its steps.
 """
 
 import argparse
@@ -38,23 +38,21 @@ from ctx_encoder.training.state import inference_variables
 from ctx_encoder.training.step import make_train_step
 
 PROGRAMS = ("step", "dispatch", "evaluation", "inference")
-TOTAL_STEPS = 1000  # of the run that a step is taken from
+_TOTAL_STEPS = 1000  # of the run that a step is taken from
 _STEPS = 8  # of a dispatch
 _IMAGES = 2400  # on the device, for a dispatch
 _COLLECTIVE = re.compile(
-  r"= ([^=]*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)"
-  r"(-start)?\("
+  r"= ((?:[^=]|index=)*?) "
+  r"(all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\("
 )
-_SHAPE = re.compile(r"(f32|bf16|s32|u32|pred|f16|u8|s8)\[([\d,]*)\]")
-_BYTES = {
-  "f32": 4,
-  "s32": 4,
-  "u32": 4,
-  "bf16": 2,
-  "f16": 2,
-  "pred": 1,
-  "u8": 1,
-  "s8": 1,
+_SHAPE = re.compile(r"\b(pred|[fsu]\d+|bf16)\[([\d,]*)\]")
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) .*\{$")
+_INSTRUCTION = re.compile(
+  r"^\s+(?:ROOT )?%?([\w.-]+) = ((?:[^=]|index=)*?) ([\w-]+)\((.*)$"
+)
+_NO_TRAFFIC = {
+  *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "partition-id"),
+  *("call", "while", "async-start", "async-done"),
 }
 
 
@@ -136,6 +134,7 @@ def figures(
     return {"error": str(error), "seconds": time.perf_counter() - start}
   seconds = time.perf_counter() - start
   memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+  text = compiled.as_text()
   found = {
     "error": None,
     "seconds": seconds,
@@ -148,9 +147,9 @@ def figures(
     + memory.temp_size_in_bytes,
     "memory": chips.CHIPS[chip].memory,
     "flops": cost.get("flops"),
-    "bytes": cost.get("bytes accessed"),
+    "bytes": cost.get("bytes accessed") or traffic(text),
   }
-  return found | {"collectives": by_kind(collectives(compiled.as_text(), mesh.size))}
+  return found | {"collectives": by_kind(collectives(text, mesh.size))}
 
 
 def line(row: dict[str, Any]) -> str:
@@ -187,7 +186,7 @@ def settings(generator, dtype, sharding, image_size, width) -> config.Config:
 
 def _step(run: Run, mesh: Mesh):
   """Returns the step, and the state's shapes and places."""
-  optimizers = run.optimizers(run.generator, TOTAL_STEPS)
+  optimizers = run.optimizers(run.generator, _TOTAL_STEPS)
   shapes = jax.eval_shape(lambda: run.init(jax.random.key(0), optimizers))
   places = distributed.of_state(mesh, shapes, run.config.sharding)
   state = jax.tree.map(
@@ -284,17 +283,53 @@ def collectives(text: str, devices: int) -> list[tuple[str, str, int]]:
   """
   found = []
   for shapes, kind, start in _COLLECTIVE.findall(text):
-    parts = _SHAPE.findall(shapes)
-    size = sum(
-      _BYTES[dtype] * math.prod(int(n) for n in dimensions.split(",") if n)
-      for dtype, dimensions in parts
-    )
+    size, types = bytes_of(shapes), _SHAPE.findall(shapes)
     if start and kind == "all-gather":
       size = round(size * devices / (devices + 1))
     elif start and kind == "collective-permute":
       size //= 2
-    found.append((kind, parts[0][0] if parts else "", size))
+    found.append((kind, types[0][0] if types else "", size))
   return found
+
+
+def bytes_of(shapes: str) -> int:
+  """Returns the bytes of all arrays in an instruction's type."""
+  total = 0
+  for dtype, dimensions in _SHAPE.findall(shapes):
+    count = math.prod(int(n) for n in dimensions.split(",") if n)
+    total += count * max(1, int(re.sub(r"\D", "", dtype) or 8) // 8)
+  return total
+
+
+def traffic(text: str) -> int:
+  """Returns the bytes that a module's kernels read and write.
+
+  For compilers that do not report them. Every kernel counts its operands and results
+  completely, also where it reads only a slice.
+  """
+  computations: dict[str, list[tuple[str, str, str, str]]] = {}
+  entry = current = ""
+  for row in text.splitlines():
+    if header := _COMPUTATION.match(row):
+      current = header[2]
+      entry = current if header[1] else entry
+      computations[current] = []
+    elif instruction := _INSTRUCTION.match(row):
+      computations[current].append(instruction.groups())
+
+  def of(computation: str) -> int:
+    sizes = {name: bytes_of(shape) for name, shape, _, _ in computations[computation]}
+    total = 0
+    for name, _, kind, rest in computations[computation]:
+      if kind in ("call", "while", "async-start"):
+        called = re.findall(r"(?:to_apply|body|calls)=%?([\w.-]+)", rest)
+        total += sum(map(of, called))
+      elif kind not in _NO_TRAFFIC and not kind.endswith("-done"):
+        operands = re.findall(r"%?([\w.-]+)", rest.partition(")")[0])
+        total += sizes[name] + sum(sizes.get(operand, 0) for operand in operands)
+    return total
+
+  return of(entry)
 
 
 def by_kind(found: list[tuple[str, str, int]]) -> dict[str, dict[str, int]]:

@@ -3,10 +3,10 @@
 A TPU's compiler is in libtpu and knows its topologies by name. The GPU's is in JAX's
 CUDA plugin and gets the card's numbers as text: `Gpu`.
 
-Sources of the peaks: Cloud TPU documentation, "TPU v5e" and "TPU v6e"; NVIDIA H100
-Tensor Core GPU data sheet (SXM5), NVIDIA A100 80GB data sheet (SXM4); dense rates. Links
-are bytes a second in one direction. float32 products run as TensorFloat-32 on GPUs and,
-at JAX's default precision, as bfloat16 on TPUs.
+Sources of the peaks: Cloud TPU documentation, "TPU v5e" and "TPU v6e"; NVIDIA's data
+sheets of H100 SXM and A100 80GB SXM; dense rates. Links are bytes a second in one
+direction. float32 products run as TensorFloat-32 on GPUs and, at JAX's default
+precision, as bfloat16 on TPUs.
 """
 
 import dataclasses
@@ -90,7 +90,7 @@ class Chip:
 
 CHIPS = {
   "v5e": Chip(16 * 2**30, 819e9, 200e9, {"bfloat16": 197e12, "float32": 197e12}),
-  "v6e": Chip(32 * 2**30, 1638e9, 400e9, {"bfloat16": 918e12, "float32": 918e12}),
+  "v6e": Chip(32 * 2**30, 1600e9, 400e9, {"bfloat16": 918e12, "float32": 918e12}),
   "h100": Chip(
     80 * 2**30,
     3352e9,

@@ -185,6 +185,13 @@ def useful_flops(run: Run, batch_size: int) -> float:
   return float(total * batch_size)
 
 
+def inference_flops(run: Run, batch_size: int) -> float:
+  """Returns the operations of the generator's convolutions and matrix products."""
+  size = run.view.image_size
+  inputs = jnp.zeros((1, size, size, run.view.channels))
+  return _forward_flops(run.generator, inputs)[0] * batch_size
+
+
 def _forward_flops(network, inputs) -> tuple[float, float]:
   """Returns the operations of a forward pass, and of its first layer."""
   counted: list[float] = []

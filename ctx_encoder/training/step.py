@@ -312,10 +312,15 @@ def _accumulated(
 
   split = jax.tree.map(in_parts, (dict(batch), position))
   current, total = one(state, jax.tree.map(lambda x: x[0], split))
-  # XLA's CPU backend runs loops on one thread.
-  unroll = parts - 1 if jax.default_backend() == "cpu" else 1
   rest = jax.tree.map(lambda x: x[1:], split)
-  (current, total), _ = lax.scan(add, (current, total), rest, unroll=unroll)
+
+  def loop(unroll):
+    return lambda carry, rest: lax.scan(add, carry, rest, unroll=unroll)[0]
+
+  # XLA's CPU backend runs loops on one thread.
+  current, total = lax.platform_dependent(
+    (current, total), rest, cpu=loop(parts - 1), default=loop(1)
+  )
   mean = jax.tree.map(lambda x: x / parts, total)
   return mean._replace(
     generator_stats=current.generator.batch_stats,

@@ -1,12 +1,15 @@
 """Makes the same steps in a layout of devices, and writes the resulting arrays.
 
   python layouts.py LAYOUT OUTPUT
+  python layouts.py compiled
   python layouts.py train STRATEGY PICTURES WORKDIR STEPS [PLACEMENT ADDRESS PROCESS]
 
 Layouts: one, jit, sharded (all devices of the process), pmap. "train" is a complete
 run; with an address, this is one of two processes.
 """
 
+import json
+import re
 import sys
 
 import jax
@@ -15,7 +18,7 @@ import numpy as np
 import tiny
 
 from ctx_encoder import distributed
-from ctx_encoder.training import assembly, trainer
+from ctx_encoder.training import assembly, feed, trainer
 from ctx_encoder.training.step import make_train_step
 
 STEPS, BATCH = 3, 16
@@ -55,6 +58,8 @@ def by_jit(count, strategy):
     assert split > 20, split
   state = jax.jit(init, out_shardings=places)()
   train_step = make_train_step(run, optimizers)
+  if strategy == "sharded":
+    train_step = feed.gather_first(train_step, mesh)
   step = jax.jit(train_step, donate_argnums=0, out_shardings=(places, None))
   for batch in batches():
     batch = jax.device_put(batch, distributed.split(mesh))
@@ -78,6 +83,45 @@ def by_pmap():
   return jax.tree.map(lambda x: x[0], (state, measured))
 
 
+def compiled():
+  """Prints what the program of a sharded step exchanges and donates, as JSON.
+
+  exchanged: [kind, shape] of every collective; parameters: the shapes that are split;
+  arrays, donated: number of arrays in the state, and of those written in place.
+  """
+  distributed._SMALLEST_SPLIT = 16
+  run, optimizers, init = assembled()
+  mesh = distributed.data_mesh()
+  shapes = jax.eval_shape(init)
+  places = distributed.of_state(mesh, shapes, "sharded")
+  state = jax.tree.map(
+    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+    shapes,
+    places,
+  )
+  batch = jax.device_put(batches()[0], distributed.split(mesh))
+  step = feed.gather_first(make_train_step(run, optimizers), mesh)
+  jitted = feed.jitted(feed.make_one(step), mesh, places)
+  text = jitted.lower(state, batch, jax.random.key(0)).compile().as_text()
+  networks = zip(
+    *(
+      jax.tree.leaves((x.generator.params, x.discriminator.params))
+      for x in (shapes, places)
+    ),
+    strict=True,
+  )
+  found = {
+    "exchanged": re.findall(
+      r"= (.*?) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)\(",
+      text,
+    ),
+    "parameters": [x.shape for x, place in networks if not place.is_fully_replicated],
+    "arrays": len(jax.tree.leaves(shapes)),
+    "donated": len(re.findall("(?:may|must)-alias", text)),
+  }
+  print(json.dumps(found))
+
+
 def train(strategy, pictures, workdir, steps, placement="auto", address="", number=0):
   if address:
     jax.distributed.initialize(address, 2, int(number))
@@ -96,6 +140,8 @@ def train(strategy, pictures, workdir, steps, placement="auto", address="", numb
 def main():
   if sys.argv[1] == "train":
     return train(*sys.argv[2:])
+  if sys.argv[1] == "compiled":
+    return compiled()
   layout, output = sys.argv[1:]
   made = {
     "one": lambda: by_jit(1, "replicated"),

@@ -72,6 +72,21 @@ def test_parts_give_the_gradients_of_the_complete_batch():
     assert found.step == 1
 
 
+def test_accelerators_add_up_the_parts_in_a_loop():
+  """XLA's CPU backend runs loops on one thread, so there the loop is unrolled."""
+  changes = {"batch_size": 8, "accumulate": 4, "loss_weights__adversarial": 0.0}
+  run = assembly.run(tiny.config(**changes))
+  run = recorders.with_rule(run, SGD, generator=Normalized())
+  optimizers = run.optimizers(run.generator, 1)
+  state = jax.eval_shape(lambda: run.init(KEY, optimizers))
+  traced = jax.jit(make_train_step(run, optimizers)).trace(state, tiny.batch(8), KEY)
+  loops = {
+    platform: traced.lower(lowering_platforms=(platform,)).as_text().count(".while")
+    for platform in ("cpu", "cuda")
+  }
+  assert loops["cuda"] > loops["cpu"], loops
+
+
 def test_parts_that_are_impossible():
   *_, state, step = recorders.ready(accumulate=2, update_order="alternating")
   with pytest.raises(ValueError, match="needs update_order=simultaneous"):

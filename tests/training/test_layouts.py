@@ -87,6 +87,16 @@ def test_eight_devices_equal_one(made, layout):
     np.testing.assert_allclose(eight[name], one[name], rtol=1e-5)
 
 
+def test_a_sharded_step_exchanges_parameters_and_is_in_place(compilation_cache):
+  """As compiled for eight devices: no activations; no copy of the state."""
+  found = json.loads(run_script(compilation_cache, 8, "compiled"))
+  gathered = [shape for shape, kind in found["exchanged"] if kind == "all-gather"]
+  split = ["f32[" + ",".join(map(str, shape)) + "]" for shape in found["parameters"]]
+  assert sorted(shape.partition("{")[0] for shape in gathered) == sorted(split)
+  assert {kind for _, kind in found["exchanged"]} == {"all-gather", "all-reduce"}
+  assert found["donated"] == found["arrays"] > 100
+
+
 def test_which_arrays_are_split():
   mesh = jax.sharding.AbstractMesh((8,), ("data",))
   shapes = {"long": (8, 4096), "odd": (9, 4097), "small": (8, 8), "deep": (3, 16, 4096)}

@@ -17,8 +17,9 @@ from ctx_encoder.models.ops.platform import by_platform
 def bilinear(x: jax.Array, size: int) -> jax.Array:
   """Resizes bilinearly without antialiasing, as Keras's `Resizing`.
 
-  Pixel i of n becomes a weighted mean of the two pixels around (i + 1/2) n_in / n - 1/2,
-  at the borders of one pixel. Has reverse-mode derivatives only.
+  Pixel i of n becomes the weighted mean of the two pixels around
+  (i + 1/2) n_in / n - 1/2, or the nearest one at the borders. Has reverse-mode
+  derivatives only.
 
   Args:
     x: `[B, H, W, C]`.

@@ -1,0 +1,81 @@
+"""Programs compile for TPUs and GPUs; the counts of what a compiled program moves."""
+
+import importlib.util
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
+
+# As XLA prints modules: a fusion's inside moves nothing, a called computation does.
+MODULE = """\
+HloModule jit_f, is_scheduled=true
+
+%fused_computation (param_0: f32[8,4]) -> f32[8,4] {
+  %param_0 = f32[8,4]{1,0} parameter(0)
+  ROOT %add.1 = f32[8,4]{1,0} add(%param_0, %param_0)
+}
+
+%body (p: f32[8,4]) -> f32[8,4] {
+  %p = f32[8,4]{1,0} parameter(0)
+  ROOT %fusion = f32[8,4]{1,0} fusion(%p), kind=kLoop, calls=%fused_computation
+}
+
+ENTRY %main (a: f32[8,4], b: bf16[2]) -> f32[8,4] {
+  %a = f32[8,4]{1,0} parameter(0)
+  %b = bf16[2]{0} parameter(1)
+  %c = (f32[8,4]{1,0:T(8,128)}, /*index=1*/f32[16]{0}) all-reduce(%a, %a), to_apply=%add
+  %d = f32[8,4]{1,0} get-tuple-element(%c), index=0
+  %e = (bf16[2]{0}, bf16[16]{0}) all-gather-start(%b), dimensions={0}
+  %f = bf16[16]{0} all-gather-done(%e)
+  ROOT %call = f32[8,4]{1,0} call(%d), to_apply=%body
+}
+"""
+
+
+@pytest.fixture
+def aot(monkeypatch):
+  monkeypatch.syspath_prepend(BENCHMARKS)
+  return importlib.import_module("aot")
+
+
+def test_collectives_are_counted_with_their_bytes(aot):
+  found = aot.collectives(MODULE, devices=8)
+  assert found == [("all-reduce", "f32", 4 * (32 + 16)), ("all-gather", "bf16", 2 * 16)]
+  assert aot.by_kind([*found, found[1]])["all-gather bf16"] == {"count": 2, "bytes": 64}
+
+
+def test_bytes_of_kernels(aot):
+  reduced = 4 * (32 + 16) + 2 * 4 * 32
+  gathered = 2 * (2 + 16) + 2 * 2
+  assert aot.traffic(MODULE) == reduced + gathered + 2 * 4 * 32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("target", "sharding", "compiler"),
+  [
+    ("v5e-1", "replicated", "libtpu"),
+    ("h100-1", "replicated", "jax_cuda12_plugin"),
+    ("h100-8", "sharded", "jax_cuda12_plugin"),
+  ],
+)
+def test_the_step_compiles(target, sharding, compiler, tmp_path):
+  if importlib.util.find_spec(compiler) is None:
+    pytest.skip(f"{compiler} is not installed: BUILD.md, 'Without the device'")
+  command = [sys.executable, BENCHMARKS / "aot.py", "--targets", target]
+  command += ["--shardings", sharding, "--dtypes", "float32", "--output"]
+  command += [tmp_path / "aot.json", "--width", "0.0625", "--batch_sizes", "4"]
+  subprocess.run([*map(str, command)], check=True, timeout=600)
+  (row,) = json.loads((tmp_path / "aot.json").read_text())["rows"]
+  assert row["error"] is None
+  # The state is donated: of the arguments only the batch and the key are not in place.
+  batch = 4 * (128 * 128 * 3 + 4) * int(target.partition("-")[2])
+  assert row["arguments"] - row["aliased"] < 2 * batch + 4096
+  assert 0 < row["peak"] < row["memory"]
+  kinds = {kind.partition(" ")[0] for kind in row["collectives"]}
+  assert kinds <= {"all-reduce", "all-gather", "reduce-scatter"}
+  assert ("all-gather" in kinds) == (sharding == "sharded")
