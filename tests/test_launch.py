@@ -316,7 +316,7 @@ def test_an_unknown_command_is_named(capsys):
   assert cli.main(["paint"]) == 2
   out, err = capsys.readouterr()
   assert out == ""
-  assert err.startswith("ctx-encoder: there is no command 'paint'.\n")
+  assert err.startswith("ctx-encoder: there is no command 'paint'; nearest: inpaint.\n")
   assert "usage: ctx-encoder COMMAND" in err
 
 

@@ -36,18 +36,10 @@ class Parser(argparse.ArgumentParser):
     )
     self._ranges[action.dest] = option, low, high
 
-  def field(self, field: Field, default: Any = None) -> None:
-    """Adds an option for a field of the configuration, with its default or another."""
+  def field(self, field: Field, default: float) -> None:
+    """Adds an option for a number that is a field of the configuration."""
     option = "--" + field.name.rpartition(".")[2].replace("_", "-")
-    default = field.default if default is None else default
-    help = field.help.replace("%", "%%")
-    if field.type is bool:
-      self.add_argument(option, action="store_true", help=help)
-    elif field.type is str:
-      choices = field.choices or None
-      self.add_argument(option, default=default, choices=choices, help=help)
-    else:
-      self.number(option, default, help, field.low, field.high)
+    self.number(option, default, field.help, field.low, field.high)
 
   def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
     """Returns the arguments; exits with code 2 where they cannot be parsed.
@@ -59,14 +51,14 @@ class Parser(argparse.ArgumentParser):
     for argument in arguments:
       option = argument.partition("=")[0]
       if option.startswith("--") and not any(o.startswith(option) for o in options):
-        self.error(f"there is no {option}{nearest(option, options)}")
+        self.error(f"there is no {option}{nearest(option, options, 1)}")
     args = self.parse_args(arguments)
     for name, (option, low, high) in self._ranges.items():
       given = getattr(args, name)
       for value in given if isinstance(given, Sequence) else [given]:
         if not low <= value <= high:
           wanted = (
-            f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
+            f"at least {low:g}" if high == math.inf else f"within [{low:g}, {high:g}]"
           )
           raise ValueError(f"{option} must be {wanted}, not {value:g}.")
     return args

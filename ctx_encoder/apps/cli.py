@@ -93,7 +93,7 @@ def _usage(name: str) -> int:
   requested = name in ("-h", "--help")
   stream = sys.stdout if requested else sys.stderr
   if not requested:
-    near = nearest(name, COMMANDS)
+    near = nearest(name, COMMANDS, 1)
     print(f"ctx-encoder: there is no command {name!r}{near}.\n", file=stream)
   width = max(map(len, COMMANDS))
   lines = [f"  {command:{width}}  {text}" for command, text in COMMANDS.items()]

@@ -82,9 +82,9 @@ def unknown(name: str, names: Iterable[str]) -> str:
   return f"there is no field '{name}'{nearest(name, names)}"
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
+def nearest(name: str, names: Iterable[str], count: int = 3) -> str:
   """Returns "; nearest: ..." with the names most like a misspelt one, or ""."""
-  near = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
+  near = difflib.get_close_matches(name, list(names), n=count, cutoff=0.5)
   return f"; nearest: {', '.join(near)}" if near else ""
 
 

@@ -28,7 +28,18 @@ FIELDS += ("validation_fraction", "max_images", "max_pixels", "loader")
 def add_arguments(parser: Parser) -> None:
   """Adds an option for each of `FIELDS`, the fields of a configuration's section."""
   for name in FIELDS:
-    parser.field(config.FIELDS[f"data.{name}"])
+    field, option = config.FIELDS[f"data.{name}"], f"--{name.replace('_', '-')}"
+    text = field.help.replace("%", "%%")
+    if field.type is bool:
+      parser.add_argument(option, action="store_true", help=text)
+      continue
+    parser.add_argument(
+      option,
+      type=field.type,
+      default=field.default,
+      choices=field.choices or None,
+      help=text,
+    )
 
 
 def run(args: argparse.Namespace) -> int:
