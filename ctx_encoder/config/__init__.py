@@ -6,6 +6,7 @@ need. `validate` refuses invalid values before anything expensive starts.
 
 from ctx_encoder.config.fields import Field, nearest, unknown
 from ctx_encoder.config.inputs import MASK_KINDS, Augment, Data, Masks
+from ctx_encoder.config.objective import DIFF_AUGMENTS
 from ctx_encoder.config.overrides import (
   check_resume,
   flatten,
@@ -19,6 +20,7 @@ from ctx_encoder.config.overrides import (
 from ctx_encoder.config.presets import LANDSCAPE, PAINTINGS, UNET, variant
 from ctx_encoder.config.rules import validate
 from ctx_encoder.config.schema import (
+  ENCODER_SIDES,
   FIELDS,
   Adversarial,
   Config,
@@ -28,6 +30,8 @@ from ctx_encoder.config.schema import (
 )
 
 __all__ = [
+  "DIFF_AUGMENTS",
+  "ENCODER_SIDES",
   "FIELDS",
   "LANDSCAPE",
   "MASK_KINDS",

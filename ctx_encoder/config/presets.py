@@ -29,6 +29,7 @@ UNET = {
 }
 
 # A fully convolutional generator with attention, for texture; see `models.landscape`.
+# Its losses leave the hole's texture to features and to the discriminator.
 LANDSCAPE = {
   "model.generator": "landscape",
   "model.mask_channel": True,
@@ -37,6 +38,22 @@ LANDSCAPE = {
   "masks.kind": "combined",
   "masks.probabilities.brush": 1.0,
   "augment.flip_horizontal": 0.5,
+  "discriminator.width": 0.75,
+  "discriminator.norm": "none",
+  "discriminator.mask_input": True,
+  "reconstruction.norm": "l1",
+  "reconstruction.pool": 4,
+  "adversarial.patches": "hole",
+  "adversarial.matching": "hole",
+  "loss_weights.reconstruction": 2.0,
+  "loss_weights.known": 1.0,
+  "loss_weights.content": 1.5,
+  "loss_weights.adversarial": 1.5,
+  "loss_weights.feature_matching": 4.0,
+  "optimizer.learning_rate": 3e-4,
+  "optimizer.generator_multiplier": 5 / 3,
+  "optimizer.b2": 0.99,
+  "optimizer.clip_norm": 1.0,
 }
 
 _SMALL = {
@@ -77,7 +94,9 @@ def variant(config: Config, name: str) -> Config:
     config.update(_SMALL)
   else:
     # As many steps as fit into three minutes on two cores.
-    steps = 1200 if config.model.generator == "monet" else 1500
+    steps = {"photos": 1500, "monet": 1200, "landscape": 500}[config.model.generator]
     config.update(_QUICK | {"num_steps": steps})
+  if config.model.generator == "landscape":  # which has neither wide layers nor dropout
+    config.model.dropout = None
   config.name += f"_{name}"
   return config

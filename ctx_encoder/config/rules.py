@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ctx_encoder.config.fields import Field, unknown
+from ctx_encoder.config.objective import DIFF_AUGMENTS
 from ctx_encoder.config.overrides import flatten
-from ctx_encoder.config.schema import FIELDS, Config, Model
+from ctx_encoder.config.schema import ENCODER_SIDES, FIELDS, Config, Model
 
 _Rules = Iterator[tuple[Any, str]]
 
@@ -38,7 +39,8 @@ def field_problems(values: Mapping[str, Any]) -> list[str]:
 
 def conflicts(config: Config) -> list[str]:
   """Returns what is wrong with fields that are valid one by one."""
-  groups = (_run_rules, _data_rules, _mask_rules, _model_rules, _loss_rules)
+  groups = (_run_rules, _data_rules, _mask_rules, _model_rules, _landscape_rules)
+  groups += (_reconstruction_rules, _feature_rules, _game_rules, _discriminator_rules)
   return [text for rules in groups for broken, text in rules(config) if broken]
 
 
@@ -83,12 +85,12 @@ def _run_rules(config: Config) -> _Rules:
     optimizer.weight_decay and optimizer.name != "adamw",
     "'optimizer.weight_decay' needs 'optimizer.name=adamw'",
   )
-  for name in ("b1", "b2"):
+  for name in ("b1", "b2", "discriminator_b1", "discriminator_b2"):
     value, default = getattr(optimizer, name), getattr(type(optimizer), name)
     yield (
       value != default and optimizer.name not in ("adam", "adamw"),
       f"'optimizer.{name}' is not used by 'optimizer.name={optimizer.name}'; leave it"
-      f" at {default:g}",
+      f" at {default}",
     )
 
 
@@ -139,13 +141,18 @@ def _mask_rules(config: Config) -> _Rules:
   )
 
 
-# Smallest image side whose stages all have an output.
-_ENCODER_SIDES = {"alexnet": 63, "vgg16": 32}
-
-
 def _model_rules(config: Config) -> _Rules:
   model, size = config.model, config.data.image_size
-  yield from _landscape_rules(config)
+  yield (
+    config.init_from and model.encoder_weights,
+    "'init_from' gives all weights of the generator; leave 'model.encoder_weights'"
+    " empty",
+  )
+  yield (
+    config.init_from == "landscape"
+    and (model.generator != "landscape" or model.width != 1),
+    "'init_from=landscape' needs 'model.generator=landscape' and 'model.width=1'",
+  )
   patch = model.predict == "patch"
   own = model.encoder == "auto"
   yield (
@@ -159,9 +166,9 @@ def _model_rules(config: Config) -> _Rules:
     " own way: it needs 'data.normalization=symmetric' and no 'model.mask_channel'",
   )
   yield (
-    size < _ENCODER_SIDES.get(model.encoder, 0),
+    size < ENCODER_SIDES.get(model.encoder, 0),
     f"'model.encoder={model.encoder}' needs 'data.image_size' of at least"
-    f" {_ENCODER_SIDES.get(model.encoder)}, not {size}",
+    f" {ENCODER_SIDES.get(model.encoder)}, not {size}",
   )
   yield (
     model.depth < (-2 if model.generator == "photos" else -1),
@@ -200,6 +207,7 @@ def _landscape_rules(config: Config) -> _Rules:
   needed = {"predict": "residual", "mask_channel": True}
   needed |= {name: getattr(Model, name) for name in ("encoder", "bottleneck", "depth")}
   needed |= {name: getattr(Model, name) for name in ("skips", "noise_dim", "dropout")}
+  needed |= {"upsample": Model.upsample}
   for name, value in needed.items():
     yield (
       getattr(model, name) != value,
@@ -207,18 +215,68 @@ def _landscape_rules(config: Config) -> _Rules:
     )
 
 
-def _loss_rules(config: Config) -> _Rules:
-  weights, style, adversarial = config.loss_weights, config.style, config.adversarial
-  sees, size = config.discriminator.sees, config.data.image_size
+def _reconstruction_rules(config: Config) -> _Rules:
+  weights, options = config.loss_weights, config.reconstruction
   yield (
     not any(vars(weights).values()),
     "'loss_weights' are all 0; at least one must be above 0",
   )
   yield (
-    weights.style and style.features.startswith("vgg") and not style.path,
-    f"'style.features' is {style.features!r}, which needs 'style.path'; or use"
-    " 'random'",
+    weights.known and config.model.predict == "patch",
+    "'loss_weights.known' needs predictions outside the hole, and"
+    " 'model.predict=patch' has none",
   )
+  yield (
+    config.data.image_size % options.pool,
+    f"'reconstruction.pool' ({options.pool}) must divide 'data.image_size'"
+    f" ({config.data.image_size})",
+  )
+  yield (
+    options.pool > 1 and (options.overlap or options.discount < 1),
+    "'reconstruction.pool' above 1 needs 'reconstruction.overlap=0' and"
+    " 'reconstruction.discount=1'",
+  )
+
+
+def _feature_rules(config: Config) -> _Rules:
+  weights, style, content = config.loss_weights, config.style, config.content
+  found, trained = config.eval, content.network()
+  for name, used, features, path in (
+    ("style", weights.style, style.features, style.path),
+    ("content", weights.content, content.network(), content.path),
+  ):
+    yield (
+      used and features not in ("random", "discriminator") and not path,
+      f"'{name}.features' is {features!r}, which needs '{name}.path'; or use 'random'",
+    )
+  yield (
+    content.heads and (trained in ("random", "vgg19") or content.layers),
+    "'content.heads' needs 'content.path', 'content.features' squeezenet, alexnet or"
+    " vgg16, and 'content.layers' empty: LPIPS has its own",
+  )
+  for name, needed in (
+    ("'eval.heads'", found.heads),
+    ("'eval.best_by=kid'", found.best_by == "kid"),
+  ):
+    yield (
+      needed and not found.path,
+      f"{name} needs 'eval.path', the weights of {found.features}",
+    )
+  yield (
+    found.best_by == "lpips" and not (found.heads and found.path),
+    f"'eval.best_by=lpips' needs 'eval.path', the weights of {found.features}, and"
+    " 'eval.heads', those of LPIPS",
+  )
+  yield (
+    found.path and weights.content and trained == found.features,
+    f"'eval.features' is {trained}, which the content loss uses: a network that is"
+    " trained on does not measure",
+  )
+
+
+def _game_rules(config: Config) -> _Rules:
+  weights, adversarial = config.loss_weights, config.adversarial
+  sees = config.discriminator.sees
   yield (
     adversarial.label_smoothing and adversarial.game not in ("bce", "least_squares"),
     "'adversarial.label_smoothing' needs 'adversarial.game' bce or least_squares",
@@ -230,11 +288,40 @@ def _loss_rules(config: Config) -> _Rules:
     "'adversarial.game=wasserstein' needs a penalty that bounds the discriminator's"
     " slope: 'adversarial.gradient_penalty' (10 in the paper) or 'adversarial.r1'",
   )
+  by_place = adversarial.patches == "hole"
+  for name, used in (
+    ("mask_aware", adversarial.mask_aware),
+    ("patches=hole", by_place),
+  ):
+    yield (
+      used and sees != "completed",
+      f"'adversarial.{name}' needs 'discriminator.sees=completed': in the generator's"
+      " raw output the patches outside the hole are generated too",
+    )
   yield (
-    adversarial.mask_aware and sees != "completed",
-    "'adversarial.mask_aware' needs 'discriminator.sees=completed': in the generator's"
-    " raw output the patches outside the hole are generated too",
+    by_place and adversarial.mask_aware,
+    "'adversarial.patches=hole' and 'adversarial.mask_aware' exclude each other",
   )
+  yield (
+    adversarial.r1_every > 1 and not adversarial.r1,
+    "'adversarial.r1_every' needs 'adversarial.r1'",
+  )
+  yield (
+    weights.feature_matching and not weights.adversarial,
+    "'loss_weights.feature_matching' needs 'loss_weights.adversarial', without which"
+    " the discriminator is not trained",
+  )
+  unknown_parts = set(filter(None, adversarial.diff_augment.split(",")))
+  unknown_parts -= set(DIFF_AUGMENTS)
+  yield (
+    unknown_parts,
+    f"'adversarial.diff_augment' has {', '.join(sorted(unknown_parts))}; it may have"
+    f" {', '.join(DIFF_AUGMENTS)}",
+  )
+
+
+def _discriminator_rules(config: Config) -> _Rules:
+  sees, size = config.discriminator.sees, config.data.image_size
   yield (
     sees == "patch" and config.model.predict != "patch",
     "'discriminator.sees=patch' needs 'model.predict=patch'",

@@ -1,13 +1,26 @@
 """The configuration of a run, a tree of dataclasses.
 
 Each room of the package takes its own section, such as `config.data` or `config.masks`.
-Sections of images, holes and augmentation are in `inputs`.
+Sections of images, holes and augmentation are in `inputs`, those of the discriminator
+and the losses in `objective`.
 """
 
 import dataclasses
 
 from ctx_encoder.config.fields import Section, field, fields
 from ctx_encoder.config.inputs import Augment, Data, Masks
+from ctx_encoder.config.objective import (
+  Adversarial,
+  Content,
+  Discriminator,
+  LossWarmUp,
+  LossWeights,
+  Reconstruction,
+  Style,
+)
+
+# Smallest image sides that the published encoders can encode, pixels.
+ENCODER_SIDES = {"vgg16": 32, "alexnet": 63}
 
 
 @dataclasses.dataclass
@@ -55,6 +68,12 @@ class Model(Section):
     " (residual, best with masks.fill=smooth)",
     choices=("image", "patch", "residual"),
   )
+  upsample: str = field(
+    "transposed",
+    "the decoder's upsampling: transposed convolutions, as in the report, or repeated"
+    " pixels and a convolution, which leave no grid (resize)",
+    choices=("transposed", "resize"),
+  )
   init: str = field(
     "keras",
     "Keras's defaults, or N(0, 0.02) with BatchNorm scales N(1, 0.02)",
@@ -65,113 +84,6 @@ class Model(Section):
     "type of activations; parameters stay float32",
     choices=("float32", "bfloat16"),
   )
-
-
-@dataclasses.dataclass
-class Discriminator(Section):
-  """The PatchGAN."""
-
-  sees: str = field(
-    "completed",
-    "its input: the completed image, the generator's raw output, or the centre patch",
-    choices=("completed", "output", "patch"),
-  )
-  depth: int = field(
-    3, "strided stages; 3 gives a 70x70 receptive field", low=1, high=5
-  )
-  width: float = field(1.0, "multiplies every channel count", low=0.01, high=8)
-
-
-@dataclasses.dataclass
-class Reconstruction(Section):
-  """The reconstruction loss."""
-
-  norm: str = field(
-    "l2",
-    "squared error, absolute error, or Charbonnier's smooth absolute error",
-    choices=("l2", "l1", "charbonnier"),
-  )
-  per: str = field(
-    "hole",
-    "divide the sum of errors by the hole's size, by the image's, or by nothing",
-    choices=("hole", "image", "sum"),
-  )
-  overlap: int = field(
-    0, "pixels around the hole that are predicted too", low=0, high=64
-  )
-  overlap_weight: float = field(10.0, "weight of the error on that ring", low=0)
-  discount: float = field(
-    1.0,
-    "weight of a pixel's error: this to the power of its distance from the border",
-    low=0.5,
-    high=1,
-  )
-
-
-@dataclasses.dataclass
-class Adversarial(Section):
-  """The adversarial loss and the discriminator's penalties."""
-
-  game: str = field(
-    "bce",
-    "binary cross-entropy, least squares, hinge or Wasserstein",
-    choices=("bce", "least_squares", "hinge", "wasserstein"),
-  )
-  label_smoothing: float = field(
-    0.0, "label real images 1 - this (bce, least_squares)", low=0, high=0.49
-  )
-  mask_aware: bool = field(
-    False, "label only patches whose receptive field meets the hole as fake"
-  )
-  r1: float = field(
-    0.0, "weight of the R1 penalty, |dD/dx|^2 / 2 at real images", low=0
-  )
-  gradient_penalty: float = field(
-    0.0,
-    "weight of the penalty (|dD/dx| - 1)^2 between real and completed images;"
-    " wasserstein needs it or r1",
-    low=0,
-  )
-
-
-@dataclasses.dataclass
-class Style(Section):
-  """The features whose Gram matrices the style loss compares."""
-
-  features: str = field(
-    "random",
-    "fixed random filters, a VGG (needs style.path), or the discriminator's features",
-    choices=("random", "vgg16", "vgg19", "discriminator"),
-  )
-  path: str = field(
-    "",
-    "weights of the VGG: Keras .h5, torchvision .pth or .safetensors, or .npz",
-    may_change=True,
-  )
-  layers: str = field(
-    "relu1_1,relu2_1,relu3_1,relu4_1,relu5_1", "layers of the VGG, comma-separated"
-  )
-
-
-@dataclasses.dataclass
-class LossWeights(Section):
-  """Weights of the generator's loss terms; terms of weight 0 are not computed."""
-
-  reconstruction: float = field(0.999, "weight of the reconstruction loss", low=0)
-  adversarial: float = field(0.001, "weight of the generator's adversarial loss", low=0)
-  style: float = field(0.0, "weight of the distance between Gram matrices", low=0)
-  total_variation: float = field(0.0, "weight of the hole's total variation", low=0)
-  seam: float = field(
-    0.0, "weight of the error of differences across the hole's border", low=0
-  )
-
-
-@dataclasses.dataclass
-class LossWarmUp(Section):
-  """Linear warm-ups of loss weights."""
-
-  adversarial: int = field(0, "steps over which the weight rises from 0", low=0)
-  style: int = field(0, "steps over which the weight rises from 0", low=0)
 
 
 @dataclasses.dataclass
@@ -194,6 +106,15 @@ class Optimizer(Section):
   b2: float = field(
     0.999, "decay of the second moment (adam, adamw)", low=0, high=0.999999
   )
+  discriminator_b1: float | None = field(
+    None, "b1 of the discriminator; None = b1", low=0, high=0.9999
+  )
+  discriminator_b2: float | None = field(
+    None, "b2 of the discriminator; None = b2", low=0, high=0.999999
+  )
+  clip_norm: float = field(
+    0.0, "longer gradients of a network are scaled to this norm; 0 = off", low=0
+  )
   weight_decay: float = field(0.0, "weight decay of adamw", low=0, high=1)
   schedule: str = field(
     "constant",
@@ -213,6 +134,30 @@ class Eval(Section):
   grid_images: int = field(
     8, "validation images in the picture grid", low=1, high=64, may_change=True
   )
+  best_by: str = field(
+    "auto",
+    "metric of the best checkpoint and of early stopping; auto = lpips where eval.heads"
+    " is given, else psnr",
+    choices=("auto", "psnr", "lpips", "kid"),
+    may_change=True,
+  )
+  features: str = field(
+    "alexnet",
+    "network of lpips and kid, not one that is trained on",
+    choices=("alexnet", "squeezenet", "vgg16"),
+    may_change=True,
+  )
+  path: str = field(
+    "", "weights of eval.features, for kid and lpips; empty = none", may_change=True
+  )
+  heads: str = field("", "weights of LPIPS for eval.features", may_change=True)
+
+  def best_metric(self) -> tuple[str, bool]:
+    """Returns the name of the metric, and whether its highest value is the best."""
+    by_lpips = self.best_by == "lpips" or (self.best_by == "auto" and self.heads)
+    if by_lpips or self.best_by == "kid":
+      return ("eval/lpips" if by_lpips else "eval/kid"), False
+    return "eval/psnr_hole", True
 
 
 @dataclasses.dataclass
@@ -221,7 +166,7 @@ class EarlyStopping(Section):
 
   patience: int = field(
     0,
-    "validations without a better PSNR before the run ends; 0 = never",
+    "validations without a better eval.best_by before the run ends; 0 = never",
     low=0,
     may_change=True,
   )
@@ -246,7 +191,12 @@ class Log(Section):
   every_steps: int = field(
     10, "steps between lines in metrics.jsonl", low=1, may_change=True
   )
-  grad_norms: bool = field(False, "log the norms of the gradients", may_change=True)
+  grad_norms: bool = field(
+    False,
+    "log the norms of the gradients: by each network's parameters, and of each weighted"
+    " loss term by the generator's output",
+    may_change=True,
+  )
 
 
 @dataclasses.dataclass
@@ -257,6 +207,12 @@ class Config(Section):
     "unnamed", "run name; the work directory defaults to runs/<name>", may_change=True
   )
   seed: int = field(0, "seed of weights, order, masks, augmentation and dropout", low=0)
+  init_from: str = field(
+    "",
+    "the generator's initial weights: landscape (those that come with the package), a"
+    " run's folder or a .safetensors file; empty = random",
+    may_change=True,
+  )
   batch_size: int = field(32, "images per step, over all devices", low=1)
   accumulate: int = field(
     1,
@@ -315,6 +271,7 @@ class Config(Section):
   discriminator: Discriminator = dataclasses.field(default_factory=Discriminator)
   reconstruction: Reconstruction = dataclasses.field(default_factory=Reconstruction)
   adversarial: Adversarial = dataclasses.field(default_factory=Adversarial)
+  content: Content = dataclasses.field(default_factory=Content)
   style: Style = dataclasses.field(default_factory=Style)
   loss_weights: LossWeights = dataclasses.field(default_factory=LossWeights)
   loss_warm_up: LossWarmUp = dataclasses.field(default_factory=LossWarmUp)

@@ -32,6 +32,9 @@ MODEL = "this model"  # the network's row in the results of its training
 # Results are also given by the hole's area, in these ranges of shares of the image.
 AREAS = (0.0, 0.1, 0.2, 0.3, 0.5, 1.0)
 
+# Periods of the grids that upsampling layers leave, pixels.
+GRID_PERIODS = (2, 4, 8)
+
 _by_region = jax.jit(metrics.by_region)
 
 
@@ -62,7 +65,7 @@ class Comparison:
   def intervals(self, chosen: np.ndarray) -> dict[str, dict[str, Interval]]:
     """Returns {system: {metric: interval}} over chosen images, bool `[N]`."""
     return {
-      system: {name: bootstrap(values[chosen]) for name, values in measured.items()}
+      system: {name: _interval(name, v[chosen]) for name, v in measured.items()}
       for system, measured in self.values.items()
     }
 
@@ -216,6 +219,8 @@ def validate(
   *,
   batch_size: int,
   baselines: Mapping[str, System] | None = None,
+  more: Measure | None = None,
+  watch: Watch | None = None,
 ) -> dict[str, Means]:
   """Returns {system: {metric: mean}} of the network being trained and of baselines.
 
@@ -229,6 +234,8 @@ def validate(
     key: PRNG key of the holes.
     batch_size: images a call, over all processes; it changes no result.
     baselines: {name: system} to measure on the same holes; the network is `MODEL`.
+    more: further metrics, as `measure` of `compare`.
+    watch: as for `compare`.
   """
   count = jax.process_count()
   batches = data.validation_batches(
@@ -240,10 +247,23 @@ def validate(
 
   def measured(batch: Batch) -> dict[Any, Any]:
     own, images = eval_step(variables, _inputs(batch), key)
+    originals, drawn = np.asarray(pixels.to_uint8(images["original"])), images["mask"]
+    good = batch["weight"] > 0
+
+    def seen(name: str, completed: np.ndarray) -> None:
+      if watch:
+        watch(name, originals[good], np.asarray(drawn)[good], completed[good])
+
+    def measure(*arrays: jax.Array) -> Mapping[str, jax.Array]:
+      return {**_by_region(*arrays), **(more(*arrays) if more else {})}
+
+    if watch:
+      seen(MODEL, np.asarray(pixels.to_uint8(images["completed"])))
+    if more:
+      own = {**own, **more(images["completed"], images["original"], drawn)}
     found: dict[Any, Any] = {}
     if baselines:
-      originals, drawn = pixels.to_uint8(images["original"]), images["mask"]
-      found = _measure(baselines, np.asarray(originals), np.asarray(drawn), _by_region)
+      found = _measure(baselines, originals, np.asarray(drawn), measure, seen)
     return found | {(MODEL, metric): values for metric, values in own.items()}
 
   found = over_batches(measured, batches, len(examples))
@@ -286,7 +306,7 @@ def show(
 def standard_metrics(
   completed: jax.Array, originals: jax.Array, mask: jax.Array
 ) -> dict[str, jax.Array]:
-  """L1, L2, PSNR and SSIM of hole, image and patch, and the error at the seam."""
+  """L1, L2, PSNR and SSIM of hole, image and patch; error at the seam; grid energy."""
   measured = metrics.by_region(completed, originals, mask)
   regions = {
     "hole": mask,
@@ -296,6 +316,9 @@ def standard_metrics(
   for name, region in regions.items():
     measured[f"ssim_{name}"] = metrics.ssim(completed, originals, region)
   measured["seam"] = metrics.seam_error(completed, originals, mask)
+  for period in GRID_PERIODS:
+    if 2 * period <= min(mask.shape[1:3]):
+      measured[f"grid_{period}"] = metrics.grid_energy(completed, mask, period)
   return measured
 
 
@@ -347,6 +370,13 @@ def _measure(
     measured = measure(pixels.from_uint8(completed), originals, jnp.asarray(holes))
     found |= {(name, metric): values for metric, values in measured.items()}
   return found
+
+
+def _interval(metric: str, values: np.ndarray) -> Interval:
+  """Returns the mean and its interval, of ratios the geometric mean."""
+  if metric.startswith("grid_"):
+    return Interval(*np.exp(bootstrap(np.log(values))).tolist())
+  return bootstrap(values)
 
 
 def _inputs(batch: Batch) -> dict[str, np.ndarray]:

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ctx_encoder import metrics, models, pixels
-from ctx_encoder.evaluation.compare import Comparison, standard_metrics
+from ctx_encoder.evaluation import compare
+from ctx_encoder.evaluation.compare import Comparison
 from ctx_encoder.metrics.headings import METRICS, Metric, of_network
 from ctx_encoder.metrics.intervals import Interval
 from ctx_encoder.models import weights
@@ -21,6 +22,8 @@ NETWORKS = {
   "squeeze": ("SqueezeNet", models.SqueezeNet(), "fire9"),
   "vgg": ("VGG-16", models.VGG(16), "relu5_3"),
 }
+
+_LEAST_IMAGES = 8  # for KID
 
 
 class Perceptual:
@@ -62,10 +65,17 @@ class Perceptual:
     self, completed: jax.Array, originals: jax.Array, mask: jax.Array
   ) -> dict[str, jax.Array]:
     """The standard metrics, and LPIPS of the whole image; see `compare.compare`."""
-    measured = standard_metrics(completed, originals, mask)
-    if self._lpips:
-      measured["lpips"] = self._lpips(completed, originals)
-    return measured
+    return {
+      **compare.standard_metrics(completed, originals, mask),
+      **self.distance(completed, originals, mask),
+    }
+
+  def distance(
+    self, completed: jax.Array, originals: jax.Array, mask: jax.Array
+  ) -> dict[str, jax.Array]:
+    """Returns {"lpips": `[B]`}, of the whole image; {} without its weights."""
+    del mask
+    return {"lpips": self._lpips(completed, originals)} if self._lpips else {}
 
   def features(self, images: np.ndarray) -> np.ndarray:
     """Returns `[B, D]` float32 of uint8 `[B, S, S, 3]`."""
@@ -94,6 +104,11 @@ class Collector:
     features = self._perceptual.features(completed)
     self._completed.setdefault(system, []).append(features)
 
+  @property
+  def count(self) -> int:
+    """Number of images so far."""
+    return sum(map(len, self._originals))
+
   def add_to(self, comparison: Comparison) -> Comparison:
     """Returns the comparison with FID and KID of completed against original images."""
     columns = self._perceptual.columns
@@ -111,3 +126,21 @@ class Collector:
       fid = metrics.frechet_distance(metrics.moments(fake), metrics.moments(real))
       found[system] = {"fid": fid, "kid": Interval(*kid)}
     return found
+
+
+def validate(
+  perceptual: Perceptual, *arguments: Any, **options: Any
+) -> dict[str, compare.Means]:
+  """`compare.validate` with LPIPS, if its weights are given, and KID.
+
+  KID is left out where there are fewer than eight images.
+  """
+  collector = Collector(perceptual)
+  means = compare.validate(
+    *arguments, **options, more=perceptual.distance, watch=collector.watch
+  )
+  if collector.count < _LEAST_IMAGES:
+    return means
+  for name, found in collector.distributions().items():
+    means[name]["kid"] = found["kid"].mean
+  return means

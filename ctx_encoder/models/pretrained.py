@@ -5,6 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from ctx_encoder.config import ENCODER_SIDES
 from ctx_encoder.models.feature_nets import network as networks
 from ctx_encoder.models.feature_nets.alexnet import AlexNet
 from ctx_encoder.models.feature_nets.network import FeatureNetwork, Weights
@@ -14,18 +15,15 @@ from ctx_encoder.models.layers import Settings
 _NETWORKS = {"vgg16": VGG, "alexnet": AlexNet}
 _LAST = "pool5"  # of both networks
 
-# Smallest side of the images that each network can encode, pixels.
-MINIMUM_SIDES = {"vgg16": 32, "alexnet": 63}
-
 
 class PretrainedEncoder(nn.Module):
   """All convolutions of a published network: `[B, S, S, 3]` to `[B, s, s, C]`.
 
   Images are in [-1, 1] and are normalised as the network's weights require. VGG-16
   gives 512 channels with sides of S / 32, AlexNet 256 channels with sides of 3 for
-  S = 128; S must be at least `MINIMUM_SIDES`. The width of `settings` is ignored. With
-  `frozen` no gradient flows through it, and its parameters get no updates, see
-  `Generator.trainable`.
+  S = 128; S must be at least `config.ENCODER_SIDES`. The width of `settings` is
+  ignored. With `frozen` no gradient flows through it, and its parameters get no
+  updates, see `Generator.trainable`.
   """
 
   network_name: str
@@ -74,9 +72,9 @@ class PretrainedEncoder(nn.Module):
 
 def check_image_size(name: str, image_size: int) -> None:
   """Raises ValueError for images that are too small for a pretrained encoder."""
-  least = MINIMUM_SIDES[name]
+  least = ENCODER_SIDES[name]
   if image_size < least:
-    others = [other for other, side in MINIMUM_SIDES.items() if side <= image_size]
+    others = [other for other, side in ENCODER_SIDES.items() if side <= image_size]
     raise ValueError(
       f"model.encoder={name} needs images of at least {least} pixels a side, not"
       f" {image_size}: raise data.image_size, or set model.encoder to"

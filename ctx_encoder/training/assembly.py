@@ -1,36 +1,51 @@
 """From a configuration to the parts of a run."""
 
+import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from ctx_encoder import losses, masks
 from ctx_encoder.augment import make_augment
 from ctx_encoder.config import Config, Optimizer
 from ctx_encoder.data.silhouettes import region_silhouettes
+from ctx_encoder.evaluation import compare, perceptual
 from ctx_encoder.models import (
   GENERATORS,
   VGG,
+  AlexNet,
   Landscape,
   PatchGAN,
   Settings,
+  SqueezeNet,
   feature_function,
   patchgan,
   pretrained,
   weights,
 )
-from ctx_encoder.models.feature_nets import random_filters
-from ctx_encoder.training.objective import Objective
+from ctx_encoder.models.feature_nets import lpips, random_filters
+from ctx_encoder.training.objective import Distance, Objective
 from ctx_encoder.training.optimizer import restrict
 from ctx_encoder.training.setup import Optimizers, Run
 from ctx_encoder.training.state import PyTree
 from ctx_encoder.training.task import View
 
 GREY = (127.5, 127.5, 127.5)
+
+FEATURE_NETWORKS = {
+  "squeezenet": SqueezeNet(),
+  "alexnet": AlexNet(),
+  "vgg16": VGG(16),
+  "vgg19": VGG(19),
+}
+
+# Names that LPIPS has for them; VGG-19 has the layers that it uses of VGG-16.
+LPIPS = {"squeezenet": "squeeze", "alexnet": "alex", "vgg16": "vgg", "vgg19": "vgg"}
 
 
 def run(config: Config, *, mean_color: Sequence[float] = GREY) -> Run:
@@ -72,6 +87,8 @@ def generator(config: Config) -> Any:
   options: dict[str, Any] = {"skips": True} if model.skips else {}
   if model.depth:
     options["depth"] = model.depth
+  if model.upsample != "transposed":
+    options["upsample"] = model.upsample
   network = GENERATORS[model.generator](
     size,
     output_size=size // 2 if model.predict == "patch" else size,
@@ -102,11 +119,9 @@ def encoder_params(config: Config) -> PyTree | None:
 
 def discriminator(config: Config) -> PatchGAN:
   """Returns the discriminator that a configuration describes."""
-  model = config.model
-  settings = Settings(
-    width=config.discriminator.width, init=model.init, dtype=jnp.dtype(model.dtype)
-  )
-  return PatchGAN(config.discriminator.depth, settings)
+  model, own = config.model, config.discriminator
+  settings = Settings(width=own.width, init=model.init, dtype=jnp.dtype(model.dtype))
+  return PatchGAN(own.depth, settings, own.norm, own.mask_input)
 
 
 def optimizers(config: Config, generator: Any, total_steps: int) -> Optimizers:
@@ -115,13 +130,19 @@ def optimizers(config: Config, generator: Any, total_steps: int) -> Optimizers:
   The generator's is restricted to its trainable slices, if it names them.
   """
   options = config.optimizer
+  betas = {"b1": options.discriminator_b1, "b2": options.discriminator_b2}
+  betas = {name: beta for name, beta in betas.items() if beta is not None}
   trainable = generator.trainable() if hasattr(generator, "trainable") else {}
-  return Optimizers(
+  rules = Optimizers(
     restrict(
       update_rule(options, total_steps, options.generator_multiplier), trainable
     ),
-    update_rule(options, total_steps),
+    update_rule(dataclasses.replace(options, **betas), total_steps),
   )
+  if not options.clip_norm:
+    return rules
+  clip = optax.clip_by_global_norm(options.clip_norm)
+  return Optimizers(*(optax.chain(clip, rule) for rule in rules))
 
 
 def update_rule(
@@ -178,7 +199,7 @@ def objective(config: Config, view: View) -> Objective:
   """Returns the losses that a configuration describes.
 
   Raises:
-    ValueError: the weight file of the style loss cannot be read, or lacks a layer.
+    ValueError: a weight file of the losses cannot be read, or lacks a layer.
   """
   return Objective(
     view=view,
@@ -188,6 +209,7 @@ def objective(config: Config, view: View) -> Objective:
     sees=config.discriminator.sees,
     windows=patchgan.windows(config.discriminator.depth),
     style_features=style_features(config),
+    content=content_distance(config),
   )
 
 
@@ -211,11 +233,63 @@ def style_features(config: Config) -> losses.FeatureFunction | None:
   options = config.style
   if not config.loss_weights.style or options.features == "discriminator":
     return None
-  if options.features == "random":
+  return image_features(options.features, options.path, options.layers, config)
+
+
+def content_distance(config: Config) -> Distance | None:
+  """Returns the content loss, a function of images; None = it has no weight.
+
+  Raises:
+    ValueError: a weight file cannot be read, or lacks a layer.
+  """
+  options, name = config.content, config.content.network()
+  if not config.loss_weights.content:
+    return None
+  if options.heads:
+    files = weights.load(options.path), weights.load(options.heads)
+    return lpips.make_lpips(LPIPS[name], *files)
+  layers = options.layers
+  if not layers and name != "random":
+    layers = ",".join(lpips.TRUNKS[LPIPS[name]].taps)
+  features = image_features(name, options.path, layers, config)
+  return functools.partial(losses.content_loss, features=features)
+
+
+def image_features(
+  name: str, path: str, layers: str, config: Config
+) -> losses.FeatureFunction:
+  """Returns a function from images in [0, 1] to features for a loss.
+
+  Args:
+    name: a key of `FEATURE_NETWORKS`, or "random".
+    path: weights of the network.
+    layers: its layers, comma-separated.
+    config: of the run, for the size of the images.
+
+  Raises:
+    ValueError: the weight file cannot be read, or lacks a layer.
+  """
+  if name == "random":
     # Half the cost of the step that filters of 3 to 15 pixels at full size have.
     filters = random_filters.multi_scale_features(jax.random.key(0), kernels=(7,))
     levels = 3 if config.data.image_size >= 32 else 2
     return random_filters.pyramid(filters, levels)
-  network = VGG(int(options.features.removeprefix("vgg")))
-  layers = [name.strip() for name in options.layers.split(",")]
-  return feature_function(network, weights.load(options.path), layers)
+  taps = [layer.strip() for layer in layers.split(",")]
+  return feature_function(FEATURE_NETWORKS[name], weights.load(path), taps)
+
+
+def validation(config: Config) -> Callable[..., dict[str, compare.Means]]:
+  """Returns `compare.validate`, with the metrics of `eval.features` if it has weights.
+
+  Raises:
+    ValueError: a weight file cannot be read, or the images are too small.
+  """
+  options = config.eval
+  if not options.path:
+    return compare.validate
+  if jax.process_count() > 1:
+    raise ValueError("'eval.path' needs a run of one process.")
+  name = LPIPS[options.features]
+  measured = perceptual.Perceptual(name, options.path, options.heads or None)
+  measured.features(np.zeros((1, *[config.data.image_size] * 2, 3), np.uint8))
+  return functools.partial(perceptual.validate, measured)

@@ -58,7 +58,8 @@ class Checkpoints:
     directory: folder of the checkpoints. The first `save` creates it, and removes the
       remains of a killed save.
     keep: number of latest checkpoints kept, at least 1.
-    best_metric: name of a metric. The checkpoint with its highest value is kept too.
+    best_metric: name of a metric. The checkpoint with its best value is kept too.
+    higher_is_better: whether the best value is the highest, or the lowest.
   """
 
   def __init__(
@@ -67,12 +68,14 @@ class Checkpoints:
     *,
     keep: int = 2,
     best_metric: str = "eval/psnr_hole",
+    higher_is_better: bool = True,
   ):
     if keep < 1:
       raise ValueError(f"keep must be at least 1 checkpoint, not {keep}")
     self._directory = pathlib.Path(directory).absolute()
     self._keep = keep
     self._best_metric = best_metric
+    self._sign = 1 if higher_is_better else -1
     self._damaged: set[int] = set()  # steps found damaged; the next save removes them
     self._thread: ThreadPoolExecutor | None = None
     self._saving: Future[None] | None = None
@@ -91,7 +94,7 @@ class Checkpoints:
     return max(self.steps(), default=None)
 
   def best(self) -> int | None:
-    """Returns the step with the highest `best_metric`, of equals the last.
+    """Returns the step with the best `best_metric`, of equals the last.
 
     None = no checkpoint has that metric. Steps with a damaged record are left out, with
     a warning.
@@ -299,10 +302,10 @@ class Checkpoints:
     return None if best is None or scores[best] == -math.inf else best
 
   def _score(self, step: int) -> float:
-    """Returns the `best_metric` of a step; -inf = unknown."""
+    """Returns a step's `best_metric`, higher = better; -inf = unknown."""
     saved = self._find_record(step)
     score = saved["metrics"].get(self._best_metric, math.nan) if saved else math.nan
-    return -math.inf if math.isnan(score) else score
+    return -math.inf if math.isnan(score) else self._sign * score
 
   @property
   def _unfinished(self) -> pathlib.Path:

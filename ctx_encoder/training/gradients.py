@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from ctx_encoder import losses, metrics
+from ctx_encoder.training import keys
+from ctx_encoder.training.diff_augment import diff_augment
 from ctx_encoder.training.objective import Objective
 from ctx_encoder.training.state import NetworkState, PyTree
 from ctx_encoder.training.task import Examples
@@ -25,21 +27,43 @@ class Generated(NamedTuple):
   pullback: Callable[[jax.Array], tuple[PyTree]]
 
 
-class DiscriminatorGrads(NamedTuple):
-  """The discriminator's gradient, and its forward pass of the fake images.
+class Shown(NamedTuple):
+  """What the discriminator sees, and how to run it.
 
-  pullback: gradient of `logits_fake` to the gradient of the fake images.
+  real, fake: images, normalized; fake ones of the generator.
+  mask: `[B, s, s, 1]`, 1 = hole, at the places of the images.
+  pull: gradient of `fake` to that of the generator's outputs.
   """
 
-  grads: PyTree
+  real: jax.Array
+  fake: jax.Array
+  mask: jax.Array
+  pull: Callable[[jax.Array], jax.Array]
+
+
+Seen = tuple[jax.Array, dict[str, jax.Array]]  # logits, and features where used
+
+
+class Passes(NamedTuple):
+  """The discriminator's forward passes in training mode, of separate batches.
+
+  shown: the images.
+  real, fake: logits, and the features of layers if the objective uses them.
+  pull_real: gradient of `real` to (that of the parameters,).
+  pull_fake: gradient of `fake` to those of the parameters and the fake images.
+  batch_stats: running statistics after both.
+  """
+
+  shown: Shown
+  real: Seen
+  fake: Seen
+  pull_real: Callable[[Seen], tuple[PyTree]]
+  pull_fake: Callable[[Seen], tuple[PyTree, jax.Array]]
   batch_stats: PyTree
-  logits_fake: jax.Array
-  pullback: Callable[[jax.Array], jax.Array]
-  metrics: Metrics
 
 
 def generate(
-  generator: Any, network: NetworkState, examples: Examples, keys: jax.Array
+  generator: Any, network: NetworkState, examples: Examples, drawn: jax.Array
 ) -> Generated:
   """Runs the generator in training mode.
 
@@ -47,7 +71,7 @@ def generate(
     generator: Flax module.
     network: its state.
     examples: the batch.
-    keys: `[B]` PRNG keys, for dropout and noise.
+    drawn: `[B]` PRNG keys, for dropout and noise.
   """
 
   def apply(params):
@@ -55,7 +79,7 @@ def generate(
       {"params": params, "batch_stats": network.batch_stats},
       examples.inputs,
       train=True,
-      keys=keys,
+      keys=drawn,
       mutable=["batch_stats"],
     )
     return outputs, changed.get("batch_stats", {})
@@ -64,48 +88,104 @@ def generate(
   return Generated(outputs, batch_stats, pullback)
 
 
+def show(
+  objective: Objective,
+  examples: Examples,
+  outputs: jax.Array,
+  key: jax.Array,
+  position: jax.Array,
+) -> Shown:
+  """Returns the discriminator's inputs, augmented if the configuration says so.
+
+  Args:
+    objective: the losses.
+    examples: the batch.
+    outputs: of the generator.
+    key: PRNG key of the step.
+    position: `[B]` positions of the examples in the global batch.
+  """
+  real, mask = objective.real_input(examples), objective.shown_mask(examples)
+  of_images = of_masks = lambda x: x
+  if kinds := objective.adversarial.diff_augment:
+    key = keys.stream(key, "diff_augment")
+    side = real.shape[1]
+    of_images, of_masks = diff_augment(key, position, side, kinds.split(","))
+  fake, pull = jax.vjp(lambda y: of_images(objective.fake_input(y, examples)), outputs)
+  return Shown(of_images(real), fake, of_masks(mask), lambda x: pull(x)[0])
+
+
+def discriminate(
+  discriminator: Any, network: NetworkState, shown: Shown, objective: Objective
+) -> Passes:
+  """Runs the discriminator on the real images and on the fake ones.
+
+  Args:
+    discriminator: Flax module.
+    network: its state.
+    shown: its inputs.
+    objective: the losses.
+  """
+  features = {"features": True} if objective.uses("feature_matching") else {}
+
+  def run(params, stats, images):
+    found, changed = discriminator.apply(
+      {"params": params, "batch_stats": stats},
+      images,
+      *_conditions(discriminator, shown.mask),
+      train=True,
+      mutable=["batch_stats"],
+      **features,
+    )
+    return found if features else (found, {}), changed.get("batch_stats", {})
+
+  params, stats = network.params, network.batch_stats
+  real, pull_real, stats = jax.vjp(
+    lambda p: run(p, stats, shown.real), params, has_aux=True
+  )
+  fake, pull_fake, stats = jax.vjp(
+    lambda p, x: run(p, stats, x), params, shown.fake, has_aux=True
+  )
+  return Passes(shown, real, fake, pull_real, pull_fake, stats)
+
+
 def discriminator_grads(
   discriminator: Any,
   network: NetworkState,
   objective: Objective,
-  examples: Examples,
-  images_fake: jax.Array,
+  passes: Passes,
   key: jax.Array,
-) -> DiscriminatorGrads:
+  step: jax.Array,
+) -> tuple[PyTree, Metrics]:
   """Differentiates the discriminator's loss with respect to its parameters.
 
-  Real and fake images pass as separate batches. The fake images are constants.
+  The fake images are constants.
 
   Args:
     discriminator: Flax module.
     network: its state.
     objective: the losses.
-    examples: the batch.
-    images_fake: the discriminator's input for generated images.
-    key: PRNG key of the gradient penalty.
+    passes: its forward passes.
+    key: PRNG key of the step.
+    step: number of steps so far.
   """
-  params, stats = network.params, network.batch_stats
-  images_real = objective.real_input(examples)
-  logits_real, pull_real, stats = jax.vjp(
-    lambda p: _logits(discriminator, p, stats, images_real), params, has_aux=True
-  )
-  logits_fake, pull_fake, stats = jax.vjp(
-    lambda p, x: _logits(discriminator, p, stats, x), params, images_fake, has_aux=True
-  )
+
+  mask = passes.shown.mask
 
   def loss_of(logits_real, logits_fake):
-    return jnp.mean(objective.discriminator_loss(logits_real, logits_fake, examples))
+    return jnp.mean(objective.discriminator_loss(logits_real, logits_fake, mask))
 
+  (logits_real, layers), (logits_fake, _) = passes.real, passes.fake
+  nothing = jax.tree.map(jnp.zeros_like, layers)
   loss, (to_real, to_fake) = jax.value_and_grad(loss_of, (0, 1))(
     logits_real, logits_fake
   )
-  (grads_real,), (grads_fake, _) = pull_real(to_real), pull_fake(to_fake)
+  (grads_real,) = passes.pull_real((to_real, nothing))
+  grads_fake, _ = passes.pull_fake((to_fake, nothing))
   grads = jax.tree.map(jnp.add, grads_real, grads_fake)
   measured = {"loss/discriminator": loss}
-
   if objective.adversarial.r1 or objective.adversarial.gradient_penalty:
     slopes, means = _penalty_grads(
-      discriminator, network, objective, images_real, images_fake, key
+      discriminator, network, objective, passes.shown, key, step
     )
     grads = jax.tree.map(jnp.add, grads, slopes)
     measured |= means
@@ -114,13 +194,11 @@ def discriminator_grads(
       measured[f"probability/{name}"] = jnp.mean(jax.nn.sigmoid(logits))
     else:  # logits of no probability
       measured[f"logits/{name}"] = jnp.mean(logits)
-  return DiscriminatorGrads(
-    grads, stats, logits_fake, lambda to_logits: pull_fake(to_logits)[1], measured
-  )
+  return grads, measured
 
 
 def _penalty_grads(
-  discriminator, network, objective, images_real, images_fake, key
+  discriminator, network, objective, shown, key, step
 ) -> tuple[PyTree, Metrics]:
   """Differentiates the penalties on the discriminator's slope.
 
@@ -130,28 +208,18 @@ def _penalty_grads(
 
   def total(params):
     variables = {"params": params, "batch_stats": network.batch_stats}
+    conditions = _conditions(discriminator, shown.mask)
     found = objective.penalties(
-      lambda x: discriminator.apply(variables, x, train=False),
-      images_real,
-      images_fake,
-      key,
+      lambda x: discriminator.apply(variables, x, *conditions, train=False),
+      shown.real,
+      shown.fake,
+      keys.stream(key, "penalty"),
+      step,
     )
     means = {f"loss/{name}": mean for name, (_, mean) in found.items()}
     return sum(weight * mean for weight, mean in found.values()), means
 
   return jax.grad(total, has_aux=True)(network.params)
-
-
-def fake_logits(
-  discriminator: Any, network: NetworkState, images_fake: jax.Array
-) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
-  """Returns the logits of fake images, and the pullback from them to the images."""
-  logits, pullback, _ = jax.vjp(
-    lambda x: _logits(discriminator, network.params, network.batch_stats, x),
-    images_fake,
-    has_aux=True,
-  )
-  return logits, lambda to_logits: pullback(to_logits)[0]
 
 
 def generator_grads(
@@ -160,8 +228,9 @@ def generator_grads(
   examples: Examples,
   step: jax.Array,
   discriminator_features: losses.FeatureFunction,
-  logits_fake: jax.Array | None = None,
-  pull_logits: Callable[[jax.Array], jax.Array] | None = None,
+  passes: Passes | None = None,
+  *,
+  norms: bool = False,
 ) -> tuple[PyTree, Metrics]:
   """Differentiates the generator's loss with respect to its parameters.
 
@@ -173,45 +242,69 @@ def generator_grads(
     examples: the batch.
     step: number of steps so far, for weights that are functions of it.
     discriminator_features: normalized images to the discriminator's features.
-    logits_fake: of the completed images; None = without the adversarial loss.
-    pull_logits: gradient of the logits to the gradient of the generator's outputs.
+    passes: the discriminator's forward passes; None = without a game.
+    norms: whether to measure "grad_norm/output/<term>": the norm of the weighted
+      term's gradient by an image's output, averaged over the images.
   """
 
-  def total_of(outputs, logits):
+  def terms_of(outputs, seen):
     terms = objective.terms(outputs, examples, discriminator_features)
-    if logits is not None:
-      terms["adversarial"] = lambda: objective.generator_loss(logits, examples)
-    return losses.combine(terms, objective.weights, step)
+    if passes:
+      (logits, layers), real, mask = seen, passes.real[1], passes.shown.mask
+      terms["adversarial"] = lambda: objective.generator_loss(logits, mask)
+      if layers:
+        terms["feature_matching"] = lambda: objective.feature_matching(
+          layers, real, mask
+        )
+    return terms
 
-  (total, terms), (to_outputs, to_logits) = jax.value_and_grad(
-    total_of, argnums=(0, 1), has_aux=True
-  )(generated.outputs, logits_fake)
-  if pull_logits is not None:
-    to_outputs += pull_logits(to_logits)
-  (grads,) = generated.pullback(to_outputs)
+  def total_of(outputs, seen):
+    return losses.combine(terms_of(outputs, seen), objective.weights, step)
+
+  def pulled(to_outputs, to_seen):
+    if passes:
+      to_outputs += passes.shown.pull(passes.pull_fake(to_seen)[1])
+    return to_outputs
+
+  inputs = generated.outputs, passes.fake if passes else None
+  (total, measured), slopes = jax.value_and_grad(total_of, (0, 1), has_aux=True)(
+    *inputs
+  )
+  (grads,) = generated.pullback(pulled(*slopes))
+  for name in terms_of(*inputs) if norms else ():
+    own = {name: objective.weights[name]}
+
+    def weighted(outputs, seen, name=name, own=own):
+      return losses.combine({name: terms_of(outputs, seen)[name]}, own, step)[0]
+
+    slope = pulled(*jax.grad(weighted, (0, 1))(*inputs))
+    norm = jnp.sqrt(jnp.sum(jnp.square(slope), axis=(1, 2, 3)))
+    measured[f"grad_norm/output/{name}"] = jnp.sum(norm)  # losses are means over images
   originals = examples.scale.restore(examples.targets)
   completed = objective.view.completed(generated.outputs, examples)
   psnr = metrics.psnr(completed, originals, examples.mask)
-  return grads, terms | {"loss/total": total, "psnr_hole": jnp.mean(psnr)}
+  return grads, measured | {"loss/total": total, "psnr_hole": jnp.mean(psnr)}
 
 
-def features(discriminator: Any, network: NetworkState) -> losses.FeatureFunction:
+def features(
+  discriminator: Any, network: NetworkState, mask: jax.Array
+) -> losses.FeatureFunction:
   """Returns the function from normalized images to the discriminator's features."""
 
   def of(images):
     (_, found), _ = discriminator.apply(
-      network.variables, images, train=True, features=True, mutable=["batch_stats"]
+      network.variables,
+      images,
+      *_conditions(discriminator, mask),
+      train=True,
+      features=True,
+      mutable=["batch_stats"],
     )
     return found
 
   return of
 
 
-def _logits(discriminator, params, batch_stats, images):
-  logits, changed = discriminator.apply(
-    {"params": params, "batch_stats": batch_stats},
-    images,
-    train=True,
-    mutable=["batch_stats"],
-  )
-  return logits, changed.get("batch_stats", {})
+def _conditions(discriminator: Any, mask: jax.Array) -> tuple[jax.Array, ...]:
+  """Returns what the discriminator is called with besides images."""
+  return (mask,) if getattr(discriminator, "mask_input", False) else ()

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 _STREAMS = {"masks": 0, "augment": 1, "dropout": 2, "evaluation": 3, "penalty": 4}
+_STREAMS |= {"diff_augment": 5}
 
 
 def stream(key: jax.Array, name: str) -> jax.Array:

@@ -27,7 +27,8 @@ Say = Callable[[str], None]
 
 _magnitudes = jax.jit(magnitudes)
 _SKIPS_IN_A_ROW = 100
-_SHOWN = ("psnr_hole", "l1_hole", "l2_hole")  # metrics in the table at the end
+# Metrics in the table at the end.
+_SHOWN = ("psnr_hole", "l1_hole", "l2_hole", "lpips", "kid")
 _STEPS_BETWEEN_STOP_CHECKS = 10  # of several processes
 
 
@@ -87,6 +88,7 @@ class Loop:
     watchdog: is told of every step.
     say: takes lines for the user.
     skips: counts skipped steps.
+    measure: `compare.validate`, or with more metrics.
   """
 
   config: Config
@@ -104,6 +106,7 @@ class Loop:
   watchdog: Watchdog
   say: Say
   skips: Skips = dataclasses.field(default_factory=Skips)
+  measure: Callable[..., dict[str, compare.Means]] = compare.validate
 
   def run(
     self,
@@ -199,7 +202,7 @@ class Loop:
     metrics = {}
     if len(self.validation):
       variables, size = self.inference_variables(state), self.eval_batch_size
-      means = compare.validate(
+      means = self.measure(
         self.eval_step, variables, self.validation, self.key, batch_size=size
       )
       metrics = {f"eval/{k}": value for k, value in means[compare.MODEL].items()}
@@ -219,7 +222,7 @@ class Loop:
       self.say(f"Done at step {step}; there are no validation images.")
       return {}
     usable, missing = baselines.default()
-    results = compare.validate(
+    results = self.measure(
       self.eval_step,
       self.inference_variables(state),
       self.validation,
@@ -294,8 +297,10 @@ class Loop:
 
   def stops_early(self) -> bool:
     patience = self.config.early_stopping.patience
-    scores = [line["eval/psnr_hole"] for line in self.history.validations()]
-    return 0 < patience < len(scores) - int(np.argmax(scores)) if scores else False
+    name, higher_is_better = self.config.eval.best_metric()
+    scores = [line[name] for line in self.history.validations() if name in line]
+    best = (np.argmax if higher_is_better else np.argmin)(scores) if scores else 0
+    return 0 < patience < len(scores) - int(best)
 
   def check_finite(self, values: Mapping[str, Any], step: int) -> None:
     bad = [f"{name} is {x}" for name, x in values.items() if not math.isfinite(x)]

@@ -1,6 +1,7 @@
 """The objective: the losses of generator and discriminator."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -9,9 +10,11 @@ import jax.numpy as jnp
 
 from ctx_encoder import augment as augmentation
 from ctx_encoder import config, losses
+from ctx_encoder.losses.reconstruction import divisor
 from ctx_encoder.training.task import Examples, View
 
 Discriminate = Callable[[jax.Array], jax.Array]
+Distance = Callable[[jax.Array, jax.Array], jax.Array]  # of images in [0, 1], `[B]`
 
 
 class Game(NamedTuple):
@@ -38,15 +41,17 @@ _NORMS = {
   "charbonnier": losses.masked_charbonnier,
 }
 
+_LEAST_MAGNITUDE = 0.05  # of a layer, for `adversarial.matching=hole`
+
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
   """The losses of both networks.
 
   view: input and output of the generator.
-  weights: of the terms "reconstruction", "adversarial", "style", "total_variation" and
-    "seam": numbers, or functions of the step. Missing ones are 0. Without an
-    adversarial weight the discriminator is not trained.
+  weights: of the terms, by the names in `config.loss_weights`: numbers, or functions
+    of the step. Missing ones are 0. Without an adversarial weight the discriminator is
+    not trained.
   reconstruction, adversarial: sections of the configuration.
   sees: the discriminator's input: the "completed" image, the generator's raw "output",
     or the raw centre "patch".
@@ -54,6 +59,7 @@ class Objective:
     `adversarial.mask_aware`.
   style_features: images in [0, 1] to {layer: features}, for the style loss; None = the
     discriminator's features.
+  content: the content loss; None where it has no weight.
   """
 
   view: View
@@ -63,6 +69,7 @@ class Objective:
   sees: str
   windows: tuple[tuple[int, int, str | int], ...] = ()
   style_features: losses.FeatureFunction | None = None
+  content: Distance | None = None
 
   @property
   def discriminator_size(self) -> int:
@@ -86,13 +93,19 @@ class Objective:
       return augmentation.center_crop(examples.targets, self.view.output_size)
     return examples.targets
 
+  def shown_mask(self, examples: Examples) -> jax.Array:
+    """Returns the mask at the places of the discriminator's input, `[B, s, s, 1]`."""
+    if self.sees == "patch":
+      return augmentation.center_crop(examples.mask, self.view.output_size)
+    return examples.mask
+
   def terms(
     self,
     outputs: jax.Array,
     examples: Examples,
     discriminator_features: losses.FeatureFunction,
   ) -> dict[str, Callable[[], jax.Array]]:
-    """Returns the generator's loss terms except the adversarial one, unevaluated.
+    """Returns the generator's loss terms without a game, unevaluated.
 
     Args:
       outputs: of the generator.
@@ -101,33 +114,43 @@ class Objective:
     """
     view = self.view
 
+    def completed() -> jax.Array:
+      return view.composite(outputs, examples)
+
+    def on_images(distance: Distance) -> jax.Array:
+      return distance(*map(examples.scale.restore, (completed(), examples.targets)))
+
     def style() -> jax.Array:
-      completed = view.composite(outputs, examples)
       if self.style_features is None:
         return losses.style_loss(
-          completed, examples.targets, features=discriminator_features
+          completed(), examples.targets, features=discriminator_features
         )
-      return losses.style_loss(
-        examples.scale.restore(completed),
-        examples.scale.restore(examples.targets),
-        features=self.style_features,
+      return on_images(
+        functools.partial(losses.style_loss, features=self.style_features)
       )
+
+    def content() -> jax.Array:
+      if self.content is None:
+        raise ValueError("The weight of 'content' needs Objective.content.")
+      return on_images(self.content)
 
     terms = {
       "reconstruction": lambda: self.reconstruction_loss(outputs, examples),
+      "known": lambda: _NORMS[self.reconstruction.norm](
+        view.predicted(outputs, examples), examples.targets, 1 - examples.mask
+      ),
+      "content": content,
       "style": style,
-      "total_variation": lambda: losses.total_variation(
-        view.composite(outputs, examples), examples.mask
-      ),
-      "seam": lambda: losses.seam_loss(
-        view.composite(outputs, examples), examples.targets, examples.mask
-      ),
+      "total_variation": lambda: losses.total_variation(completed(), examples.mask),
+      "seam": lambda: losses.seam_loss(completed(), examples.targets, examples.mask),
     }
     return {name: term for name, term in terms.items() if self.uses(name)}
 
   def reconstruction_loss(self, outputs: jax.Array, examples: Examples) -> jax.Array:
     """Returns the reconstruction loss of each example, `[B]`, on normalized values."""
     options, region, weights = self.reconstruction, examples.mask, None
+    if options.pool > 1:
+      return self._pooled_loss(outputs, examples)
     if options.overlap:
       region, weights = losses.overlap_weights(
         region, options.overlap, options.overlap_weight
@@ -143,23 +166,75 @@ class Objective:
       weights=weights,
     )
 
+  def _pooled_loss(self, outputs: jax.Array, examples: Examples) -> jax.Array:
+    """Returns the loss of means of squares, which count as much as their pixels."""
+    options = self.reconstruction
+
+    def pooled(x: jax.Array) -> jax.Array:
+      batch, height, _, channels = x.shape
+      shape = batch, height // options.pool, options.pool, -1, options.pool, channels
+      return jnp.mean(x.reshape(shape), axis=(2, 4))
+
+    completed = self.view.composite(outputs, examples)
+    total = _NORMS[options.norm](
+      pooled(completed),
+      pooled(examples.targets),
+      jnp.ceil(pooled(examples.mask)),
+      per="sum",
+    )
+    size = divisor(examples.mask, options.per, completed.shape[3])
+    return options.pool**2 * total / size
+
   def discriminator_loss(
-    self, logits_real: jax.Array, logits_fake: jax.Array, examples: Examples
+    self, logits_real: jax.Array, logits_fake: jax.Array, mask: jax.Array
   ) -> jax.Array:
-    """Returns the discriminator's loss of each example, `[B]`."""
+    """Returns the discriminator's loss of each example, `[B]`.
+
+    Args:
+      logits_real, logits_fake: of the discriminator.
+      mask: see `shown_mask`.
+    """
     smoothing = self.adversarial.label_smoothing
-    return GAMES[self.adversarial.game].discriminator(
-      logits_real,
-      logits_fake,
-      fake=self._fake_patches(examples),
+    loss = functools.partial(
+      GAMES[self.adversarial.game].discriminator,
       **({"smoothing": smoothing} if smoothing else {}),
     )
+    return self._over_patches(loss, mask, logits_real, logits_fake)
 
-  def generator_loss(self, logits_fake: jax.Array, examples: Examples) -> jax.Array:
-    """Returns the generator's adversarial loss of each example, `[B]`."""
-    return GAMES[self.adversarial.game].generator(
-      logits_fake, fake=self._fake_patches(examples)
-    )
+  def generator_loss(self, logits_fake: jax.Array, mask: jax.Array) -> jax.Array:
+    """Returns the generator's adversarial loss of each example; see above."""
+    return self._over_patches(GAMES[self.adversarial.game].generator, mask, logits_fake)
+
+  def _over_patches(self, loss, mask: jax.Array, *logits: jax.Array) -> jax.Array:
+    if self.adversarial.patches == "all":
+      return loss(*logits, fake=self._fake_patches(mask))
+    each = loss(*(x.reshape(-1, 1) for x in logits)).reshape(logits[0].shape)
+    share = jax.image.resize(mask, each.shape, "linear")
+    total = jnp.sum(share, (1, 2, 3))
+    return jnp.sum(share * each, (1, 2, 3)) / jnp.where(total > 0, total, 1)
+
+  def feature_matching(
+    self,
+    features_fake: Mapping[str, jax.Array],
+    features_real: Mapping[str, jax.Array],
+    mask: jax.Array,
+  ) -> jax.Array:
+    """Returns the distance of the discriminator's features, `[B]`.
+
+    Args:
+      features_fake, features_real: {layer: features}.
+      mask: see `shown_mask`.
+    """
+    fake, real = dict(features_fake), dict(features_real)
+    if self.adversarial.matching != "hole":
+      known = mask if self.adversarial.matching == "known" else None
+      return losses.feature_matching(fake, real, mask=known)
+    for name, features in real.items():
+      size = jnp.mean(jnp.abs(features.astype(jnp.float32)), (1, 2, 3), keepdims=True)
+      size = jnp.maximum(size, _LEAST_MAGNITUDE)
+      fake[name], real[name] = fake[name] / size, features / size
+    share = jnp.maximum(jnp.mean(mask, (1, 2, 3)), 1 / mask[0].size)
+    return losses.feature_matching(fake, real, mask=1 - mask) / share
 
   def penalties(
     self,
@@ -167,6 +242,7 @@ class Objective:
     images_real: jax.Array,
     images_fake: jax.Array,
     key: jax.Array,
+    step: jax.Array,
   ) -> dict[str, tuple[float, jax.Array]]:
     """Returns {name: (weight, mean)} of the penalties on the discriminator's slope.
 
@@ -174,20 +250,23 @@ class Objective:
       discriminate: images to logits; one image must not influence another's logits.
       images_real, images_fake: the discriminator's inputs, normalized.
       key: PRNG key of the gradient penalty's points.
+      step: number of steps so far, for `adversarial.r1_every`.
     """
     options, found = self.adversarial, {}
     if options.r1:
-      penalty = losses.r1_penalty(discriminate, images_real)
+      r1 = functools.partial(losses.r1_penalty, discriminate, images_real)
+      every = options.r1_every
+      penalty = r1() if every == 1 else losses.lazy_penalty(r1, step, every)
       found["r1"] = options.r1, jnp.mean(penalty)
     if options.gradient_penalty:
       penalty = losses.gradient_penalty(discriminate, images_real, images_fake, key)
       found["gradient_penalty"] = options.gradient_penalty, jnp.mean(penalty)
     return found
 
-  def _fake_patches(self, examples: Examples) -> jax.Array | None:
-    if not self.adversarial.mask_aware:
-      return None
-    return losses.fake_patches(examples.mask, self.windows)
+  def _fake_patches(self, mask: jax.Array) -> jax.Array | None:
+    return (
+      losses.fake_patches(mask, self.windows) if self.adversarial.mask_aware else None
+    )
 
 
 def discriminator_size(view: View, sees: str) -> int:

@@ -36,7 +36,8 @@ class Run:
       `[B, S', S', 3]`, normalized. `keys` is one PRNG key an example, for dropout and
       noise. It may keep running statistics in "batch_stats".
     discriminator: a Flax module, `__call__(x, *, train)` from `[B, S, S, 3]` to logits
-      `[B, ...]`; with `features=True` to (logits, {layer: features}).
+      `[B, ...]`; with `features=True` to (logits, {layer: features}). If its attribute
+      `mask_input` is true, it is called with (x, mask), mask `[B, S, S, 1]`.
     objective: losses, and the view of the generator.
     sample_mask: PRNG key to mask, see `masks.make_sampler`.
     augment: (PRNG key, image) to image, see `augment.make_augment`.
@@ -58,7 +59,7 @@ class Run:
     return self.objective.view
 
   def init(self, key: jax.Array, optimizers: Optimizers) -> TrainState:
-    """Returns the state before the first step, without `encoder_params`.
+    """Returns the state before the first step, with random weights.
 
     Args:
       key: PRNG key of the weights.
@@ -106,9 +107,10 @@ def init_state(
   generator_key, discriminator_key, example_key = jax.random.split(key, 3)
   size = discriminator_size
   drawn = init_generator(generator, view, generator_key, example_key)
-  drawn_discriminator = discriminator.init(
-    discriminator_key, jnp.zeros((1, size, size, 3))
-  )
+  shown = [jnp.zeros((1, size, size, 3))]
+  if getattr(discriminator, "mask_input", False):
+    shown.append(jnp.zeros((1, size, size, 1)))
+  drawn_discriminator = discriminator.init(discriminator_key, *shown)
   network = _network_state(drawn, optimizers.generator)
   return TrainState(
     step=jnp.zeros((), jnp.int32),

@@ -38,19 +38,21 @@ class TrainState(struct.PyTreeNode):
   average: PyTree | None
 
 
-def with_encoder(state: TrainState, params: PyTree) -> TrainState:
-  """Returns a state whose generator, and its average, have the given encoder.
+def with_params(state: TrainState, params: dict[str, PyTree]) -> TrainState:
+  """Returns a state whose generator, and its average, have the given parameters.
 
   Args:
     state: before the first step.
-    params: of the encoder, of the state's structure; NumPy or JAX arrays.
+    params: of parts of the generator, by name, of the state's structure; NumPy or JAX
+      arrays.
   """
 
   def replaced(generator: PyTree) -> PyTree:
     def put(old, new):
       return jax.device_put(jnp.array(new, old.dtype), old.sharding)
 
-    return generator | {"encoder": jax.tree.map(put, generator["encoder"], params)}
+    own = {name: generator[name] for name in params}
+    return generator | jax.tree.map(put, own, params)
 
   own = state.generator
   return state.replace(

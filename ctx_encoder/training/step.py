@@ -4,6 +4,7 @@ The batch is `{"image": uint8 [B, H, W, 3], "index": int32 [B]}`; augmenting, ma
 and normalizing happen in the step, on the device.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -22,22 +23,13 @@ from ctx_encoder.training.task import Examples
 
 Batch = Mapping[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
-Average = Callable[[PyTree], PyTree]  # over the devices of a pmap
-
-
-class Updated(NamedTuple):
-  """Both networks after an update, and what it was made of."""
-
-  generator: NetworkState
-  discriminator: NetworkState
-  grads: dict[str, PyTree]
-  metrics: Metrics
 
 
 class Gradients(NamedTuple):
   """Gradients and running statistics of both networks.
 
-  Those of the discriminator are None where it is not trained.
+  Those of the discriminator are None where it is not trained. `updated` is the
+  discriminator after its update where that came first.
   """
 
   generator: PyTree
@@ -45,6 +37,7 @@ class Gradients(NamedTuple):
   discriminator: PyTree | None
   discriminator_stats: PyTree | None
   metrics: Metrics
+  updated: NetworkState | None = None
 
 
 def make_train_step(
@@ -70,7 +63,6 @@ def make_train_step(
   config = run.config
   if axis_name:
     run = run.over_axis(axis_name)
-  update = alternating if config.update_order == "alternating" else simultaneous
 
   def average(tree):
     return lax.pmean(tree, axis_name) if axis_name else tree
@@ -80,100 +72,40 @@ def make_train_step(
   ) -> tuple[TrainState, Metrics]:
     key = jax.random.fold_in(key, state.step)
     position = keys.positions(batch["image"].shape[0], axis_name)
-    new = update(run, optimizers, average, state, batch, key, position)
-    measured = new.metrics
+
+    def update(grads: PyTree, stats: PyTree) -> NetworkState:
+      own, rule = state.discriminator, optimizers.discriminator
+      return apply_updates(own, average(grads), stats, rule)
+
+    if config.update_order == "alternating":
+      if config.accumulate > 1:
+        raise ValueError("accumulate above 1 needs update_order=simultaneous.")
+      found = both_grads(run, state, batch, key, position, update)
+    else:
+      found = _accumulated(run, state, batch, key, position)
+    grads = average(found.generator)
+    generator = apply_updates(
+      state.generator, grads, found.generator_stats, optimizers.generator
+    )
+    discriminator = found.updated or state.discriminator
+    if found.discriminator is not None and not found.updated:
+      discriminator = update(found.discriminator, found.discriminator_stats)
+    measured = found.metrics
     if config.log.grad_norms:
-      for name, grads in new.grads.items():
-        measured[f"grad_norm/{name}"] = optax.tree.norm(grads)
+      measured["grad_norm/generator"] = optax.tree.norm(grads)
+      if found.discriminator is not None:
+        norm = optax.tree.norm(average(found.discriminator))
+        measured["grad_norm/discriminator"] = norm
     after = TrainState(
       step=state.step + 1,
       updates=state.updates + config.accumulate,
-      generator=new.generator,
-      discriminator=new.discriminator,
-      average=_moved(state, new.generator.params, config.ema_decay),
+      generator=generator,
+      discriminator=discriminator,
+      average=_moved(state, generator.params, config.ema_decay),
     )
     return after, average(measured)
 
   return skip_nonfinite(step) if config.on_nonfinite == "skip" else step
-
-
-def simultaneous(
-  run: Run,
-  optimizers: Optimizers,
-  average: Average,
-  state: TrainState,
-  batch: Batch,
-  key: jax.Array,
-  position: jax.Array,
-) -> Updated:
-  """Updates both networks with gradients at the same parameters."""
-  found = _accumulated(run, state, batch, key, position)
-  grads, discriminator_grads = average((found.generator, found.discriminator))
-  generator = apply_updates(
-    state.generator, grads, found.generator_stats, optimizers.generator
-  )
-  if discriminator_grads is None:
-    return Updated(generator, state.discriminator, {"generator": grads}, found.metrics)
-  discriminator = apply_updates(
-    state.discriminator,
-    discriminator_grads,
-    found.discriminator_stats,
-    optimizers.discriminator,
-  )
-  both = {"generator": grads, "discriminator": discriminator_grads}
-  return Updated(generator, discriminator, both, found.metrics)
-
-
-def alternating(
-  run: Run,
-  optimizers: Optimizers,
-  average: Average,
-  state: TrainState,
-  batch: Batch,
-  key: jax.Array,
-  position: jax.Array,
-) -> Updated:
-  """Updates the discriminator, then the generator with the new discriminator."""
-  if run.config.accumulate > 1:
-    raise ValueError("accumulate above 1 needs update_order=simultaneous.")
-  if not run.objective.uses("adversarial"):
-    return simultaneous(run, optimizers, average, state, batch, key, position)
-  examples, generated, images_fake, pull_images = _forward(
-    run, state, batch, key, position
-  )
-  found = gradients.discriminator_grads(
-    run.discriminator,
-    state.discriminator,
-    run.objective,
-    examples,
-    images_fake,
-    keys.stream(key, "penalty"),
-  )
-  discriminator_grads = average(found.grads)
-  discriminator = apply_updates(
-    state.discriminator,
-    discriminator_grads,
-    found.batch_stats,
-    optimizers.discriminator,
-  )
-  logits_fake, pull_logits = gradients.fake_logits(
-    run.discriminator, discriminator, images_fake
-  )
-  grads, measured = gradients.generator_grads(
-    generated,
-    run.objective,
-    examples,
-    state.step,
-    gradients.features(run.discriminator, state.discriminator),
-    logits_fake,
-    lambda to_logits: pull_images(pull_logits(to_logits)),
-  )
-  grads = average(grads)
-  generator = apply_updates(
-    state.generator, grads, generated.batch_stats, optimizers.generator
-  )
-  both = {"generator": grads, "discriminator": discriminator_grads}
-  return Updated(generator, discriminator, both, found.metrics | measured)
 
 
 def apply_updates(
@@ -189,9 +121,14 @@ def apply_updates(
 
 
 def both_grads(
-  run: Run, state: TrainState, batch: Batch, key: jax.Array, position: jax.Array
+  run: Run,
+  state: TrainState,
+  batch: Batch,
+  key: jax.Array,
+  position: jax.Array,
+  update: Callable[[PyTree, PyTree], NetworkState] | None = None,
 ) -> Gradients:
-  """Differentiates both losses at the same parameters, from one pair of forward passes.
+  """Differentiates both losses.
 
   Args:
     run: networks and losses.
@@ -199,37 +136,38 @@ def both_grads(
     batch: images and their indices.
     key: PRNG key of this step.
     position: `[B]` positions of the examples in the global batch.
+    update: the discriminator's gradient and running statistics to its new state, which
+      the generator's loss then uses; None = both gradients are taken at the same
+      parameters, from one pair of forward passes.
   """
-  examples, generated, images_fake, pull_images = _forward(
-    run, state, batch, key, position
-  )
-  arguments = (
+  examples = training_examples(run, batch, key, position)
+  dropout_keys = keys.per_example(keys.stream(key, "dropout"), position)
+  generated = gradients.generate(run.generator, state.generator, examples, dropout_keys)
+  generator_grads = functools.partial(
+    gradients.generator_grads,
     generated,
     run.objective,
     examples,
     state.step,
-    gradients.features(run.discriminator, state.discriminator),
+    gradients.features(run.discriminator, state.discriminator, examples.mask),
+    norms=run.config.log.grad_norms,
   )
   if not run.objective.uses("adversarial"):
-    grads, measured = gradients.generator_grads(*arguments)
+    grads, measured = generator_grads()
     return Gradients(grads, generated.batch_stats, None, None, measured)
-  found = gradients.discriminator_grads(
-    run.discriminator,
-    state.discriminator,
-    run.objective,
-    examples,
-    images_fake,
-    keys.stream(key, "penalty"),
+  network, objective = run.discriminator, run.objective
+  shown = gradients.show(objective, examples, generated.outputs, key, position)
+  passes = gradients.discriminate(network, state.discriminator, shown, objective)
+  slopes, own = gradients.discriminator_grads(
+    network, state.discriminator, objective, passes, key, state.step
   )
-  grads, measured = gradients.generator_grads(
-    *arguments,
-    found.logits_fake,
-    lambda to_logits: pull_images(found.pullback(to_logits)),
-  )
-  measured = found.metrics | measured
-  return Gradients(
-    grads, generated.batch_stats, found.grads, found.batch_stats, measured
-  )
+  updated, stats = None, passes.batch_stats
+  if update:
+    updated = update(slopes, stats)
+    passes = gradients.discriminate(network, updated, shown, objective)
+  grads, measured = generator_grads(passes)
+  measured = own | measured
+  return Gradients(grads, generated.batch_stats, slopes, stats, measured, updated)
 
 
 def skip_nonfinite(step: TrainStep) -> TrainStep:
@@ -264,18 +202,6 @@ def training_examples(
   )
   mask = masks.for_examples(run.sample_mask, keys.stream(key, "masks"), position)
   return run.view.examples(images, mask)
-
-
-def _forward(run: Run, state: TrainState, batch: Batch, key, position):
-  """Returns the examples, the generator's forward pass, the discriminator's input for
-  its outputs, and the pullback from that input to the outputs."""
-  examples = training_examples(run, batch, key, position)
-  dropout_keys = keys.per_example(keys.stream(key, "dropout"), position)
-  generated = gradients.generate(run.generator, state.generator, examples, dropout_keys)
-  images_fake, pullback = jax.vjp(
-    lambda outputs: run.objective.fake_input(outputs, examples), generated.outputs
-  )
-  return examples, generated, images_fake, lambda x: pullback(x)[0]
 
 
 def _accumulated(

@@ -48,8 +48,8 @@ def load(
 
   Args:
     workdir: folder of the run, as written by `launch.py`.
-    step: a checkpoint's step; None = the one with the highest validation PSNR, or the
-      last where there was no validation.
+    step: a checkpoint's step; None = the best by the validation metric that
+      `eval.best_by` names, or the last where there was no validation.
     generator: Flax module of a run of `training.fit` whose generator was replaced.
 
   Raises:
@@ -58,13 +58,19 @@ def load(
     ValueError: the checkpoint is of another generator.
   """
   workdir = Path(workdir).absolute()
-  checkpoints = Checkpoints(workdir / "checkpoints")
+  folder = workdir / "checkpoints"
+  checkpoints = Checkpoints(folder)
   if checkpoints.latest() is None:
     raise FileNotFoundError(
       f"There is no checkpoint in {workdir}. Train one:"
       f" python launch.py --config=configs/quickstart.py --workdir={workdir}"
     )
   if step is None:
+    newest = configuration.from_saved(checkpoints.read_config())
+    metric, higher_is_better = newest.eval.best_metric()
+    checkpoints = Checkpoints(
+      folder, best_metric=metric, higher_is_better=higher_is_better
+    )
     step = checkpoints.best()
   config = configuration.from_saved(checkpoints.read_config(step))
   extra = checkpoints.read_extra(step)

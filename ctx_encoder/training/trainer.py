@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,14 +15,19 @@ from ctx_encoder import config as configuration
 from ctx_encoder import data, distributed, xla
 from ctx_encoder.config import Config
 from ctx_encoder.evaluation import compare
-from ctx_encoder.training import assembly, feed
+from ctx_encoder.training import assembly, feed, initial
 from ctx_encoder.training.checkpoint import Checkpoints, DamagedError
 from ctx_encoder.training.eval_step import make_eval_step
 from ctx_encoder.training.history import History
 from ctx_encoder.training.loop import Loop, NonFiniteError, Say, first_process
 from ctx_encoder.training.process import Interruption, Watchdog, claimed
 from ctx_encoder.training.setup import Optimizers, Run
-from ctx_encoder.training.state import TrainState, inference_variables, with_encoder
+from ctx_encoder.training.state import (
+  PyTree,
+  TrainState,
+  inference_variables,
+  with_params,
+)
 from ctx_encoder.training.step import make_train_step
 
 __all__ = ["NonFiniteError", "Outcome", "fit", "train"]
@@ -41,6 +46,17 @@ class Outcome:
   total_steps: int
   reason: str
   results: dict[str, compare.Means]
+
+
+class Start(NamedTuple):
+  """What a run reads at its start besides images.
+
+  params: the generator's initial parameters, see `initial.params`.
+  validate: `compare.validate`, or with the metrics of a feature network.
+  """
+
+  params: dict[str, PyTree]
+  validate: Callable[..., dict[str, compare.Means]]
 
 
 class Place(NamedTuple):
@@ -73,9 +89,11 @@ def train(config: Config, workdir: str | Path, *, say: Say = print) -> Outcome:
     NonFiniteError: a loss or a parameter became infinite or NaN.
   """
   with _opened(config, workdir, say) as place:
+    run = assembly.run(config)
+    start = _start(run, place)
     images = feed.load_images(config, place.say)
     feed.on_device(config, images.train)  # refuses a placement that cannot be
-    return _train(assembly.run(config), images, place)
+    return _train(run, start, images, place)
 
 
 def fit(
@@ -94,7 +112,7 @@ def fit(
   with _opened(run.config, workdir, say) as place:
     data.check_batch_size(len(images.train), run.config.batch_size)
     feed.on_device(run.config, images.train)
-    return _train(run, images, place)
+    return _train(run, _start(run, place), images, place)
 
 
 @contextlib.contextmanager
@@ -107,7 +125,13 @@ def _opened(config: Config, workdir: str | Path, say: Say) -> Iterator[Place]:
   with contextlib.ExitStack() as stack:
     if first:
       stack.enter_context(claimed(folder))
-    checkpoints = Checkpoints(folder / "checkpoints", keep=config.checkpoint.keep)
+    metric, higher_is_better = config.eval.best_metric()
+    checkpoints = Checkpoints(
+      folder / "checkpoints",
+      keep=config.checkpoint.keep,
+      best_metric=metric,
+      higher_is_better=higher_is_better,
+    )
     place = Place(folder, checkpoints, say if first else lambda text: None, started)
     if place.resumed:
       saved = configuration.from_saved(checkpoints.read_config())
@@ -118,14 +142,20 @@ def _opened(config: Config, workdir: str | Path, say: Say) -> Iterator[Place]:
     yield place
 
 
-def _train(run: Run, images: data.Data, place: Place) -> Outcome:
+def _start(run: Run, place: Place) -> Start:
+  """Reads what a run needs besides images, before anything expensive."""
+  params = {} if place.resumed else initial.params(run)
+  return Start(params, assembly.validation(run.config))
+
+
+def _train(run: Run, start: Start, images: data.Data, place: Place) -> Outcome:
   config, checkpoints = run.config, place.checkpoints
   epoch_steps = len(images.train) // config.batch_size
   total_steps = config.num_steps or config.num_epochs * epoch_steps
   run, extra = _with_mean_color(run, images, place)
   optimizers = run.optimizers(run.generator, total_steps)
   mesh = distributed.data_mesh()
-  state, restore = _initial_state(run, optimizers, mesh, place)
+  state, restore = _initial_state(run, start.params, optimizers, mesh, place)
   step = int(state.step)
   if place.resumed:
     place.say(f"Resuming at step {step} of {total_steps} from {place.workdir}.")
@@ -172,6 +202,7 @@ def _train(run: Run, images: data.Data, place: Place) -> Outcome:
       started=place.started,
       watchdog=watchdog,
       say=place.say,
+      measure=start.validate,
     )
     bad = len(images.summary.skipped)
     state, reason = loop.run(state, dispatches, interruption)
@@ -181,7 +212,9 @@ def _train(run: Run, images: data.Data, place: Place) -> Outcome:
     return _ended(loop, state, reason, restore)
 
 
-def _initial_state(run: Run, optimizers: Optimizers, mesh: Mesh, place: Place):
+def _initial_state(
+  run: Run, params: dict[str, PyTree], optimizers: Optimizers, mesh: Mesh, place: Place
+):
   """Returns the state to start from, and the function (step) -> saved state."""
   config, checkpoints = run.config, place.checkpoints
 
@@ -202,11 +235,7 @@ def _initial_state(run: Run, optimizers: Optimizers, mesh: Mesh, place: Place):
   if place.resumed:
     return restore(), restore
   create = jax.jit(init, out_shardings=sharding, compiler_options=xla.RUNS_ONCE)
-  state = create()
-  encoder = run.encoder_params()
-  if encoder is not None:
-    state = with_encoder(state, encoder)
-  return state, restore
+  return with_params(create(), params), restore
 
 
 def _ended(loop: Loop, state: TrainState, reason: str, restore: Any) -> Outcome:

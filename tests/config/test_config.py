@@ -352,6 +352,103 @@ CONFLICTS = (
     "'style.features' is 'vgg16', which needs 'style.path'",
     {"style__path": "vgg16.npz"},
   ),
+  (
+    {"loss_weights__content": 1.0, "content__features": "alexnet"},
+    "'content.features' is 'alexnet', which needs 'content.path'",
+    {"content__features": "auto"},
+  ),
+  (
+    {"content__heads": "heads.pth"},
+    "'content.heads' needs 'content.path'",
+    {"content__path": "squeezenet.pth"},
+  ),
+  (
+    {"content__heads": "a", "content__path": "b", "content__layers": "relu1"},
+    "'content.layers' empty",
+    {"content__layers": ""},
+  ),
+  (
+    {"loss_weights__content": 1.0, "content__path": "a", "eval__path": "b"}
+    | {"eval__features": "squeezenet"},
+    "'eval.features' is squeezenet, which the content loss uses",
+    {"eval__features": "alexnet"},
+  ),
+  (
+    {"eval__heads": "heads.pth"},
+    "'eval.heads' needs 'eval.path', the weights of alexnet",
+    {"eval__path": "alexnet.pth"},
+  ),
+  (
+    {"eval__best_by": "kid"},
+    "'eval.best_by=kid' needs 'eval.path'",
+    {"eval__path": "alexnet.pth"},
+  ),
+  (
+    {"eval__best_by": "lpips", "eval__path": "alexnet.pth"},
+    "'eval.best_by=lpips' needs 'eval.path', the weights of alexnet, and 'eval.heads'",
+    {"eval__heads": "heads.pth"},
+  ),
+  (
+    {"loss_weights__known": 1.0, "model__predict": "patch"},
+    "'loss_weights.known' needs predictions outside the hole",
+    {"model__predict": "image"},
+  ),
+  (
+    {"reconstruction__pool": 3},
+    "'reconstruction.pool' (3) must divide 'data.image_size' (128)",
+    {"reconstruction__pool": 4},
+  ),
+  (
+    {"reconstruction__pool": 4, "reconstruction__overlap": 2},
+    "'reconstruction.pool' above 1 needs 'reconstruction.overlap=0'",
+    {"reconstruction__pool": 1},
+  ),
+  (
+    {"adversarial__patches": "hole", "discriminator__sees": "output"},
+    "'adversarial.patches=hole' needs 'discriminator.sees=completed'",
+    {"adversarial__patches": "all"},
+  ),
+  (
+    {"adversarial__patches": "hole", "adversarial__mask_aware": True},
+    "'adversarial.patches=hole' and 'adversarial.mask_aware' exclude each other",
+    {"adversarial__mask_aware": False},
+  ),
+  (
+    {"adversarial__r1_every": 16},
+    "'adversarial.r1_every' needs 'adversarial.r1'",
+    {"adversarial__r1": 1.0},
+  ),
+  (
+    {"loss_weights__feature_matching": 1.0, "loss_weights__adversarial": 0.0},
+    "'loss_weights.feature_matching' needs 'loss_weights.adversarial'",
+    {"loss_weights__adversarial": 0.1},
+  ),
+  (
+    {"adversarial__diff_augment": "color,blur"},
+    "'adversarial.diff_augment' has blur; it may have color, translation, cutout",
+    {"adversarial__diff_augment": "color,cutout"},
+  ),
+  (
+    {"optimizer__name": "rmsprop", "optimizer__discriminator_b2": 0.9},
+    "'optimizer.discriminator_b2' is not used by 'optimizer.name=rmsprop'; leave it at"
+    " None",
+    {"optimizer__name": "adam"},
+  ),
+  (
+    {"init_from": "landscape"},
+    "'init_from=landscape' needs 'model.generator=landscape' and 'model.width=1'",
+    config.LANDSCAPE,
+  ),
+  (
+    {"init_from": "runs/one", "model__encoder": "vgg16", "model__encoder_weights": "a"},
+    "leave 'model.encoder_weights' empty",
+    {"model__encoder_weights": ""},
+  ),
+  (
+    config.LANDSCAPE | {"model__upsample": "resize"},
+    "'model.generator=landscape' needs 'model.upsample=transposed'",
+    {"model__upsample": "transposed"},
+  ),
 )
 
 
@@ -404,7 +501,7 @@ def test_the_least_image_side_of_a_published_encoder_is_the_networks(name, least
   assert code(least)[0].shape[1:3] == (1, 1)
   with pytest.raises(ValueError, match=r"too small|at least"):
     code(least - 1)
-  assert rules._ENCODER_SIDES[name] == least
+  assert config.ENCODER_SIDES[name] == least
 
 
 def test_files_in_configs():

@@ -184,6 +184,25 @@ def test_masks_out_of_files():
       compare.of_files(wrong)
 
 
+def test_the_grid_column_is_a_geometric_mean(holes):
+  found, _ = examples()
+
+  def checkerboard(originals, drawn):
+    rows, columns = np.indices((SIZE, SIZE))
+    grid = np.where((rows + columns) % 2, 200, 50)[None, :, :, None]
+    return np.where(drawn > 0, grid, originals).astype(np.uint8)
+
+  systems = {"grid": checkerboard, "same": lambda images, holes: images}
+  result = compare.compare(systems, found, holes, batch_size=7)
+  grid, same = (result.summary[name]["grid_2"] for name in systems)
+  each = result.values["grid"]["grid_2"]
+  assert grid.mean == pytest.approx(np.exp(np.log(each).mean()))
+  assert grid.low <= grid.mean <= grid.high
+  assert grid.low > 5 * same.high
+  heading = result.table().text().splitlines()[0]
+  assert all(f"Grid {period}" in heading for period in compare.GRID_PERIODS)
+
+
 # Sets of images
 
 
@@ -219,3 +238,32 @@ def test_fid_and_kid_name_their_network_and_grow_with_the_difference(measures, h
   assert measures.columns["lpips"].label == "LPIPS, AlexNet"
   assert result.as_json()["systems"]["white"]["fid"] == other["fid"]
   assert "fid" not in dataclasses.replace(result, sets={}).summary["white"]
+
+
+def test_validation_measures_lpips_and_kid(measures, monkeypatch):
+  found, images = examples(16)
+  key = jax.random.key(0)
+  arguments = (eval_step, 0.25, found, key)
+  options = {"batch_size": 5, "baselines": {"white": white}}
+  plain = compare.validate(*arguments, **options)
+  monkeypatch.setattr(
+    measures, "_lpips", lambda x, y: jnp.mean(jnp.abs(x - y), (1, 2, 3))
+  )
+  means = perceptual.validate(measures, *arguments, **options)
+  left = images[:, :, : SIZE // 2] / 255
+  for name, error in (("white", 1 - left), (compare.MODEL, np.abs(left - 0.25))):
+    assert means[name]["lpips"] == pytest.approx(error.mean() / 2, rel=1e-5)
+    assert plain[name].items() <= means[name].items()
+  collector = perceptual.Collector(measures)
+  painted = images.copy()
+  painted[:, :, : SIZE // 2] = 64
+  collector.watch("painted", images, images, painted)
+  kid = collector.distributions()["painted"]["kid"].mean
+  assert means[compare.MODEL]["kid"] == pytest.approx(kid, rel=1e-3)
+  few, _ = examples(7)
+  assert (
+    "kid"
+    not in perceptual.validate(measures, eval_step, 0.25, few, key, batch_size=4)[
+      compare.MODEL
+    ]
+  )

@@ -11,6 +11,7 @@ import pytest
 import tiny
 
 from ctx_encoder import config
+from ctx_encoder.config import ENCODER_SIDES
 from ctx_encoder.models import fold_batch_norm, pretrained
 from ctx_encoder.models.feature_nets import network
 from ctx_encoder.models.feature_nets.alexnet import AlexNet
@@ -185,7 +186,7 @@ def test_wrong_weights_are_refused_before_training(tmp_path, photographs):
 
 
 def test_images_below_the_minimum_size_are_refused():
-  for name, least in pretrained.MINIMUM_SIDES.items():
+  for name, least in ENCODER_SIDES.items():
     encoder = pretrained.PretrainedEncoder(name)
 
     def code(side, encoder=encoder):

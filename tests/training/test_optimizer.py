@@ -153,3 +153,21 @@ def test_each_network_gets_its_own_learning_rate():
     change = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), *pair)
     lengths.append(max(jax.tree.leaves(change)))
   np.testing.assert_allclose(lengths, [2e-4, 2e-3], rtol=1e-2)
+
+
+def test_clipping_and_the_discriminators_own_betas():
+  config = tiny.config(
+    optimizer__clip_norm=2.0, optimizer__discriminator_b1=0.25, optimizer__b2=0.9
+  )
+  both = assembly.optimizers(config, tiny.generator(), 5)
+  long, short = np.float32([[30, 40], [0.3, 0.4]])
+  for rule, b1 in ((both.generator, 0.5), (both.discriminator, 0.25)):
+    params = jnp.zeros(2)
+    if rule is both.generator:  # only slices of its kernels are trained
+      rule = assembly.optimizers(config, nn.Dense(1), 5).generator
+    _, state = rule.update(jnp.asarray(long), rule.init(params), params)
+    moments = optax.tree.get(state, "mu"), optax.tree.get(state, "nu")
+    np.testing.assert_allclose(moments[0], (1 - b1) * long / 25, rtol=1e-6)
+    np.testing.assert_allclose(moments[1], 0.1 * (long / 25) ** 2, rtol=1e-5)
+    _, state = rule.update(jnp.asarray(short), rule.init(params), params)
+    np.testing.assert_allclose(optax.tree.get(state, "mu"), (1 - b1) * short, rtol=1e-6)

@@ -26,7 +26,7 @@ class _Trunk(NamedTuple):
   channels: tuple[int, ...]  # of the taps
 
 
-_TRUNKS = {
+TRUNKS = {
   "alex": _Trunk(
     AlexNet(),
     ("relu1", "relu2", "relu3", "relu4", "relu5"),
@@ -86,9 +86,9 @@ def make_lpips(name: str, trunk_weights: Weights, head_weights: Weights) -> Dist
     Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual
     Metric, CVPR 2018, eq. 1.
   """
-  if name not in _TRUNKS:
-    raise ValueError(f"name must be one of {', '.join(_TRUNKS)}, not {name!r}.")
-  trunk = _TRUNKS[name]
+  if name not in TRUNKS:
+    raise ValueError(f"name must be one of {', '.join(TRUNKS)}, not {name!r}.")
+  trunk = TRUNKS[name]
   if "features.0.weight" not in trunk_weights:
     raise ValueError(
       "LPIPS was fitted to torchvision's weights: trunk_weights must have an array"
