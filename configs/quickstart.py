@@ -5,9 +5,8 @@
 The U-Net of `configs/unet.py`, narrow and 64x64: within two minutes on a laptop it is
 better than the classical methods on photographs that it has not seen.
 
-Reached, on the embedded photographs, of which 67 are for training and 17 for validation:
-22.00 dB PSNR over the holes of 578 validation crops (L1 6.84 %, L2 1.18 %; mean colour
-15.91 dB, Telea 21.43).
+Reached, on crops of 67 embedded photographs, over the holes of 578 crops of 17 others:
+22.00 dB PSNR (L1 6.84 %, L2 1.18 %; mean colour 15.91 dB, Telea 21.43).
 """
 
 from ctx_encoder import config as base

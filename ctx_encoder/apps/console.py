@@ -49,4 +49,7 @@ def problem(error: Exception, *extras: str) -> str:
   """
   if isinstance(error, ModuleNotFoundError) and error.name:
     return f" needs {error.name}, which is not installed: {install(*extras)}"
-  return ": " + (" ".join(map(str.strip, str(error).splitlines())) or repr(error))
+  from ctx_encoder.data.paths import printable
+
+  lines = map(str.strip, str(error).splitlines())
+  return ": " + (printable(" ".join(lines)) or repr(error))

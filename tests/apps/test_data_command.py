@@ -48,7 +48,7 @@ def test_names_cannot_command_the_terminal(tmp_path, capsys):
 
 
 def test_nothing_given_shows_the_photographs_and_the_notice(capsys):
-  assert run("--image-size", "8", "--max-images", "20") == 0
+  assert run("--image-size", "16", "--max-images", "20") == 0
   out = capsys.readouterr().out
   assert out.startswith("source      samples\n")
   assert "No data is configured" in out
@@ -60,7 +60,7 @@ def test_errors_are_one_line(tmp_path, monkeypatch, capsys):
     (["--path", "./nowhere"], "There is nothing at './nowhere'"),
     (["--path", "."], "No images in ."),
     (["--source", "folder"], "needs data.path"),
-    (["--image-size", "0"], "data.image_size must be at least 1"),
+    (["--image-size", "0"], "--image-size must be within [16, 1024]"),
   ):
     assert run(*arguments) == 1
     out, err = capsys.readouterr()

@@ -297,7 +297,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @example(share=0.5)
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_truncated_images_are_complete_or_refused(kind, share):
@@ -312,7 +312,7 @@ def test_truncated_images_are_complete_or_refused(kind, share):
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "bmp"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_damage_raises_no_other_exception(kind, data):
   damaged = bytearray(KINDS[kind])

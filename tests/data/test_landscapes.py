@@ -20,16 +20,20 @@ def test_every_file_of_the_manifest_is_there_unchanged_and_no_other():
     assert hashlib.sha256(landscapes.encoded(name)).hexdigest() == row["sha256"], name
 
 
-def test_every_photograph_decodes_to_at_least_256_pixels_a_side():
-  for name in landscapes.names():
-    image = landscapes.read(name)
+@pytest.fixture(scope="module")
+def photographs():
+  return {name: landscapes.read(name) for name in landscapes.names()}
+
+
+def test_every_photograph_decodes_to_at_least_256_pixels_a_side(photographs):
+  for name, image in photographs.items():
     assert image.dtype == np.uint8
     assert image.ndim == 3
     assert image.shape[2] == 3
     assert min(image.shape[:2]) >= 256
     assert image.std() > 10, f"{name} is nearly one colour"
   with Image.open(io.BytesIO(landscapes.encoded(name))) as image:
-    np.testing.assert_array_equal(image, landscapes.read(name))
+    np.testing.assert_array_equal(image, photographs[name])
 
 
 def test_photographs_are_free_and_named_in_the_notice():
@@ -66,10 +70,10 @@ def test_split_keeps_groups_together_and_about_a_fifth_for_validation():
   assert digest[:16] == "e9fa4521d771cc5e"
 
 
-def test_no_near_duplicates_on_both_sides_of_the_split():
+def test_no_near_duplicates_on_both_sides_of_the_split(photographs):
   thumbnails = {}
-  for name in landscapes.names():
-    small = Image.fromarray(landscapes.read(name)).resize((48, 24))
+  for name, image in photographs.items():
+    small = Image.fromarray(image).resize((48, 24))
     pixels = np.asarray(small, np.float64)
     pixels = (pixels - pixels.mean((0, 1))).ravel()
     thumbnails[name] = pixels / np.linalg.norm(pixels)
