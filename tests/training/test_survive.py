@@ -75,7 +75,11 @@ def lines_of(folder):
 
 @pytest.mark.parametrize(
   ("part", "value"),
-  [("params", jnp.nan), ("opt_state", jnp.inf), ("batch_stats", jnp.inf)],
+  [
+    ("opt_state", jnp.inf),
+    pytest.param("params", jnp.nan, marks=pytest.mark.slow),
+    pytest.param("batch_stats", jnp.inf, marks=pytest.mark.slow),
+  ],
 )
 def test_bad_steps_are_skipped_and_counted(
   make_config, tmp_path, monkeypatch, part, value
