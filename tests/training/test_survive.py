@@ -230,8 +230,8 @@ def test_a_stuck_read_does_not_hold_a_run(photographs, tmp_path, loader, by):
   assert run.returncode == 1, err
   last = Checkpoints(tmp_path / "run/checkpoints").latest()
   assert err.splitlines()[-1] == (
-    "No progress for 1 minutes (watchdog_minutes) while reading images. The same command"
-    f" resumes from step {last} in {tmp_path / 'run'}."
+    "No progress for 1 minutes (watchdog_minutes) while reading images."
+    f" The same command resumes from step {last} in {tmp_path / 'run'}."
   )
 
 
