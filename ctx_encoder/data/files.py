@@ -1,4 +1,4 @@
-"""Atomic writes that survive a power loss, and the names of files in a folder that a command fills."""
+"""Writes that survive a kill and a power loss; names of files in a folder."""
 
 import collections
 import errno

@@ -85,7 +85,7 @@ class Loop:
     saved: "config" and "extra" of every checkpoint.
     total_steps, epoch_steps: steps of the run and of an epoch.
     started: time of the start, seconds since 1970.
-    watchdog: is told of every step.
+    watchdog: hears of every step.
     say: takes lines for the user.
     skips: counts skipped steps.
     measure: `compare.validate`, or with more metrics.
@@ -151,7 +151,6 @@ class Loop:
         if step == first:
           self.watchdog.unwatched(log_pending, "logging")()
           self.show(bar, f"First step after {time.time() - self.started:.1f} s.")
-        self.watchdog.progress("validating and saving")
         if end % eval_steps == 0 or end >= self.total_steps:
           log_pending()
           metrics = self.validate(state, end, before + time.time() - began)
@@ -247,6 +246,7 @@ class Loop:
 
   def save(self, state: TrainState, metrics: dict[str, float] | None = None) -> None:
     """Saves the state; raises NonFiniteError where a value is infinite or NaN."""
+    self.watchdog.progress("saving")
     # A step's loss is that of the parameters before it; these are those after it.
     self.check_finite(_magnitudes(state), int(state.step))
     self.history.sync()  # a resumed run needs the lines up to its checkpoint

@@ -71,6 +71,13 @@ class Place(NamedTuple):
   def resumed(self) -> bool:
     return self.checkpoints.latest() is not None
 
+  def last_checkpoint(self) -> str:
+    """Returns a sentence for the user."""
+    step = self.checkpoints.latest()
+    if step is None:
+      return "There is no checkpoint yet."
+    return f"The same command resumes from step {step} in {self.workdir}."
+
 
 def train(config: Config, workdir: str | Path, *, say: Say = print) -> Outcome:
   """Trains the run that a configuration describes, from its last checkpoint if any.
@@ -160,14 +167,13 @@ def _train(run: Run, start: Start, images: data.Data, place: Place) -> Outcome:
   if place.resumed:
     place.say(f"Resuming at step {step} of {total_steps} from {place.workdir}.")
   with contextlib.ExitStack() as stack:
-    # Entered first, since closing the others may block.
-    interruption = stack.enter_context(Interruption())
+    interruption = stack.enter_context(Interruption())  # first: the others may block
     stack.enter_context(checkpoints)
     history = stack.enter_context(
       contextlib.closing(History(place.workdir, up_to_step=step, write=first_process()))
     )
     watchdog = stack.enter_context(
-      Watchdog(config.watchdog_minutes, functools.partial(_last_checkpoint, place))
+      Watchdog(config.watchdog_minutes, place.last_checkpoint)
     )
     dispatches = stack.enter_context(
       contextlib.closing(
@@ -259,16 +265,6 @@ def _ended(loop: Loop, state: TrainState, reason: str, restore: Any) -> Outcome:
     except DamagedError as error:
       loop.say(f"{error} The last step is evaluated instead.")
   return Outcome(step, total, reason, loop.finish(at_best))
-
-
-def _last_checkpoint(place: Place) -> str:
-  step = place.checkpoints.latest()
-  if step is None:
-    return "There is no checkpoint yet."
-  return (
-    f"The last checkpoint is step {step} in {place.workdir}; the same command resumes"
-    " it."
-  )
 
 
 def _with_mean_color(

@@ -17,7 +17,7 @@ import time
 import table
 
 HERE = pathlib.Path(__file__).parent
-SCRIPTS = ("kill", "checkpoints", "readers", "soak")
+SCRIPTS = ("kill", "power", "checkpoints", "readers", "soak")
 
 
 def main() -> None:

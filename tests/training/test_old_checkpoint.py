@@ -45,6 +45,7 @@ def test_inference_gives_the_recorded_images(run):
   assert (completed != recorded("images")).any()
 
 
+@pytest.mark.slow
 def test_training_resumes(run, photographs, monkeypatch):
   monkeypatch.setattr(figures, "curves", lambda *args, **kwargs: None)
   checkpoints = Checkpoints(run / "checkpoints")

@@ -75,7 +75,11 @@ def lines_of(folder):
 
 @pytest.mark.parametrize(
   ("part", "value"),
-  [("params", jnp.nan), ("opt_state", jnp.inf), ("batch_stats", jnp.inf)],
+  [
+    ("opt_state", jnp.inf),
+    pytest.param("params", jnp.nan, marks=pytest.mark.slow),
+    pytest.param("batch_stats", jnp.inf, marks=pytest.mark.slow),
+  ],
 )
 def test_bad_steps_are_skipped_and_counted(
   make_config, tmp_path, monkeypatch, part, value
@@ -168,6 +172,67 @@ def test_folders_of_a_refused_run_are_removed(make_config, tmp_path):
   with pytest.raises(FileNotFoundError):
     trainer.train(make_config(data__path="nowhere"), folder, say=lambda text: None)
   assert folder.exists()
+
+
+# A disk that does not answer
+
+_STUCK = """
+import os, sys
+import pytest, tiny
+from ctx_encoder.data import examples
+from ctx_encoder.training import trainer
+tiny.use_mosaics(pytest.MonkeyPatch())
+decode, calls = examples.decode, []
+
+def stuck(*args):
+  calls.append(args)
+  if len(calls) > 60:
+    print("stuck", flush=True)
+    os.read(os.pipe()[0], 1)
+  return decode(*args)
+
+examples.decode = stuck
+config = tiny.config(
+  data__path=sys.argv[1], data__cache="none", data__loader=sys.argv[2], num_steps=1000,
+  eval__every_epochs=1000, watchdog_minutes=1, checkpoint__every_steps=2,
+)
+trainer.train(config, sys.argv[3])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loader", ["pillow", "tf"])
+@pytest.mark.parametrize("by", ["ctrl-c", "watchdog"])
+def test_a_stuck_read_does_not_hold_a_run(photographs, tmp_path, loader, by):
+  tests = pathlib.Path(__file__).parents[1]
+  path = os.pathsep.join([str(tests / "support"), str(tests.parent)])
+  run = subprocess.Popen(
+    [sys.executable, "-c", _STUCK, str(photographs), loader, str(tmp_path / "run")],
+    env=os.environ | {"PYTHONPATH": path},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  assert run.stdout
+  while run.stdout.readline() != "stuck\n":
+    assert run.poll() is None
+  time.sleep(1)
+  if by == "ctrl-c":
+    run.send_signal(signal.SIGINT)
+    time.sleep(1)
+    run.send_signal(signal.SIGINT)
+  began = time.monotonic()
+  _, err = run.communicate(timeout=200)
+  if by == "ctrl-c":
+    assert run.returncode == 130, err
+    assert time.monotonic() - began < 2
+    return
+  assert run.returncode == 1, err
+  last = Checkpoints(tmp_path / "run/checkpoints").latest()
+  assert err.splitlines()[-1] == (
+    "No progress for 1 minutes (watchdog_minutes) while reading images."
+    f" The same command resumes from step {last} in {tmp_path / 'run'}."
+  )
 
 
 # Several processes

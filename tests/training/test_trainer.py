@@ -399,7 +399,13 @@ def test_nan_parameters_end_the_run_at_the_next_loss(
   assert f"step 3 in {tmp_path}, is good." in str(error.value)
 
 
-@pytest.mark.parametrize(("step", "last_good"), [(4, 3), (6, 4), (2, None)])
+@pytest.mark.parametrize(
+  ("step", "last_good"),
+  [
+    (4, 3),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in [(6, 4), (2, None)]),
+  ],
+)
 def test_nan_parameters_are_never_saved(
   make_config, tmp_path, monkeypatch, step, last_good
 ):
