@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import uvicorn
 from PIL import Image
+from starlette.testclient import TestClient
 
 from ctx_encoder.apps import demo
 from ctx_encoder.apps.demo import server
@@ -23,6 +24,11 @@ def white(images, masks, keys):
 def inpainter(paint=white):
   """Returns an `Inpainter` of 16x16 pixels."""
   return Inpainter(paint, SIDE, name="white <b>")
+
+
+def client(app, **options):
+  """Returns a client in this process, without a socket."""
+  return TestClient(app, base_url="http://localhost", **options)
 
 
 @contextlib.contextmanager

@@ -7,12 +7,17 @@ import socket
 import sys
 import threading
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import uvicorn
 
-from ctx_encoder.apps.demo.app import Limits, make_app
+from ctx_encoder.apps.demo.api import Limits
+from ctx_encoder.apps.demo.app import make_app
+from ctx_encoder.apps.demo.guard import LOCAL
 from ctx_encoder.inpaint import Inpainter
+
+# More connections get status 503. A browser opens up to six.
+_CONNECTIONS = 256
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -60,6 +65,7 @@ def serve(
   bound: socket.socket,
   limits: Limits | None = None,
   *,
+  hosts: Collection[str] = LOCAL,
   ready: Callable[[], None] = lambda: None,
 ) -> None:
   """Serves page and API until Ctrl-C or SIGTERM.
@@ -68,11 +74,15 @@ def serve(
     inpainter: fills the holes.
     bound: socket from `bind`.
     limits: limits on requests; None = defaults.
+    hosts: names by which browsers may address it, see `guard.allowed_hosts`.
     ready: called once, when the server accepts requests.
   """
-  app = make_app(inpainter, limits)
   config = uvicorn.Config(
-    app, log_level="warning", access_log=False, timeout_graceful_shutdown=5
+    make_app(inpainter, limits, hosts),
+    log_level="warning",
+    access_log=False,
+    limit_concurrency=_CONNECTIONS,
+    timeout_graceful_shutdown=5,
   )
   server = _Server(config, ready)
   with contextlib.suppress(KeyboardInterrupt):  # raised again after the shutdown
