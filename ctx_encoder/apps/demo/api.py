@@ -28,7 +28,7 @@ from pydantic import BaseModel
 import ctx_encoder
 from ctx_encoder.apps.demo import holes
 from ctx_encoder.apps.demo.examples import EXAMPLES, NAMES, Example, thumbnail
-from ctx_encoder.apps.demo.turns import Cancelled, Job, Turns
+from ctx_encoder.apps.demo.turns import Cancelled, Job, State, Turns
 from ctx_encoder.data import decode, landscapes
 from ctx_encoder.inpaint import BLENDS, STRATEGIES, Inpainter, read_image, read_mask
 
@@ -87,7 +87,7 @@ class Progress(BaseModel):
   done. The state of a request that has not arrived or was answered is "unknown".
   """
 
-  state: Literal["unknown", "waiting", "uploading", "filling"] = "unknown"
+  state: State = "unknown"
   before: int = 0
   done: float = 0.0
 
@@ -121,11 +121,13 @@ _PROBLEMS = {
 def _answers(kind: str, *statuses: int) -> dict[int | str, dict[str, Any]]:
   """Returns the responses of an operation for the schema: a picture, or a problem."""
   schema = {"schema": {"type": "string", "format": "binary"}}
-  picture = {200: {"content": {kind: schema}}} if kind else {}
-  return picture | {
+  answers: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": _PROBLEMS[status]}
     for status in (403, *statuses)
   }
+  if kind:
+    answers[200] = {"content": {kind: schema}}
+  return answers
 
 
 class _Queued(APIRoute):

@@ -6,6 +6,10 @@ import math
 import threading
 import time
 from collections.abc import AsyncIterator
+from typing import Literal
+
+
+State = Literal["unknown", "waiting", "uploading", "filling"]
 
 
 class Busy(Exception):
@@ -29,7 +33,7 @@ class Job:
   """
 
   def __init__(self) -> None:
-    self.state = "waiting"
+    self.state: State = "waiting"
     self.done = 0.0
     self._cancelled = threading.Event()
 
