@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator
 from typing import Literal
 
-
 State = Literal["unknown", "waiting", "uploading", "filling"]
 
 
