@@ -442,6 +442,27 @@ def test_the_command_offers_to_train(answer, tmp_path, monkeypatch, capsys):
   assert all(pathlib.Path(one[1]) == ROOT / "launch.py" for one in trained)
 
 
+def test_the_command_starts_the_server(monkeypatch, capsys):
+  served = []
+
+  def serve(inpainter, bound, limits, *, hosts, ready):
+    ready()
+    served.append((inpainter.name, server.url(bound), limits, hosts))
+
+  monkeypatch.setattr(command.Inpainter, "shipped", serving.inpainter)
+  monkeypatch.setattr(demo, "serve", serve)
+  limited = ["--max-pixels", 900, "--max-megabytes", 2]
+  assert run("--port", 0, "--allow-host", "paint.example", *limited) == 0
+  ((name, url, limits, hosts),) = served
+  assert name == "white <b>"
+  assert limits == demo.Limits(pixels=900, bytes=2_000_000)
+  assert hosts == demo.allowed_hosts("127.0.0.1", ["paint.example"])
+  assert "paint.example" in hosts
+  line = f"The network of the package fills holes at {url}  (Ctrl-C stops it)\n"
+  assert capsys.readouterr().out == line
+
+
+@pytest.mark.slow
 def test_the_command_serves_a_run(tmp_path):
   workdir = tiny.untrained_run(tmp_path / "run", 5, model__width=1 / 16)
   command = [sys.executable, "-m", "ctx_encoder.apps.cli", "demo", "--no-browser"]

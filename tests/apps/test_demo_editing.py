@@ -378,12 +378,12 @@ def done(page):
 
 @pytest.fixture
 def slow_url():
-  """A server whose network takes 0.1 s for a batch; yields its URL and its calls."""
+  """A server whose network takes 0.5 s for a batch; yields its URL and its calls."""
   calls = []
 
   def paint_slowly(images, masks, keys):
     calls.append(time.monotonic())
-    time.sleep(0.1)
+    time.sleep(0.5)
     return serving.white(images, masks, keys)
 
   app = demo.make_app(serving.inpainter(paint_slowly))
@@ -410,9 +410,9 @@ def test_progress_and_stop(browser, slow_url, picture):
       page.wait_for_timeout(50)
     page.click("#start:text-is('Stop')")
     page.wait_for_selector("#message:text-is('Stopped.')")
-    page.wait_for_timeout(500)
+    page.wait_for_timeout(1000)
     stopped = len(calls)
-    page.wait_for_timeout(600)
+    page.wait_for_timeout(1200)
     assert len(calls) == stopped  # the server stopped, too
     page.click("#clear")
     paint(page, (0.5, 0.5))

@@ -192,26 +192,23 @@ def stroke(height=40, width=300):
 
 
 def test_the_work_ends_when_the_client_goes():
-  calls = []
+  calls, go_on = [], threading.Event()
 
-  def slow(images, masks, keys):
+  def paint(images, masks, keys):
     calls.append(len(images))
-    time.sleep(0.03)
+    assert go_on.wait(60)
     return images
 
-  with serving.running(demo.make_app(serving.inpainter(slow))) as url:
+  with serving.running(demo.make_app(serving.inpainter(paint))) as url:
     ask = {"url": f"{url}api/inpaint", "data": {"blend": "none"}, "files": stroke()}
-    assert httpx2.post(**ask, timeout=60).status_code == 200
-    whole = len(calls)
-    assert whole >= 10
-    calls.clear()
     with pytest.raises(httpx2.TimeoutException):
-      httpx2.post(**ask, timeout=0.15)
-    time.sleep(0.4)
-    stopped = len(calls)
+      httpx2.post(**ask, timeout=1)
+    time.sleep(0.5)
+    go_on.set()
     time.sleep(0.3)
-    assert stopped == len(calls) < whole
+    assert len(calls) == 1
     assert httpx2.post(**ask, timeout=60).status_code == 200  # the turn is free
+    assert len(calls) > 3
 
 
 def test_progress():
@@ -254,10 +251,9 @@ def test_progress_rises_to_the_end():
   mask = np.zeros((40, 300), bool)
   mask[18:22, 8:-8] = True
   serving.inpainter()(picture(40, 300), mask, blend="none", progress=shares.append)
-  assert len(shares) > 10
-  assert shares[0] == 0
-  assert 0.8 < shares[-1] <= 1
-  assert all(0 <= share <= 1 for share in shares)
+  assert len(shares) > 3
+  assert shares == sorted(shares)
+  assert 0 < shares[0] < shares[-1] <= 1
 
 
 # Wrong requests

@@ -1,6 +1,7 @@
 // From the parts of a hole, see History.hole, to pixels and back.
 
 const TILE = 1024; // side of the squares in which a hole is searched, in pixels
+const LEAST_ALPHA = 16; // difference of opacity, of 255, that is not an accident
 
 /**
  * Draws a hole, opaque on transparent.
@@ -97,8 +98,9 @@ export async function toMask(parts, width, height) {
 }
 
 /**
- * Returns the stamp of a mask: bright is the hole. Where opacity varies, that decides:
- * painted is the hole or, in a picture of which less than half was erased, erased is.
+ * Returns the stamp of a mask, by the server's rule: bright is the hole. If opacity varies,
+ * it decides: painted is the hole or, in a picture of which less than half was erased,
+ * erased is.
  * @param {ImageBitmap} mask
  */
 export function fromMask(mask, width, height) {
@@ -106,13 +108,18 @@ export function fromMask(mask, width, height) {
   context.drawImage(mask, 0, 0, width, height);
   const pixels = context.getImageData(0, 0, width, height);
   const { data } = pixels;
-  let opaque = 0;
-  for (let i = 3; i < data.length; i += 4) opaque += data[i] > 127;
-  const count = width * height;
-  const erased = opaque > count / 2;
+  let [least, most, opaque] = [255, 0, 0];
+  for (let i = 3; i < data.length; i += 4) {
+    least = Math.min(least, data[i]);
+    most = Math.max(most, data[i]);
+  }
+  const isOpaque = (alpha) => 2 * alpha > least + most;
+  for (let i = 3; i < data.length; i += 4) opaque += isOpaque(data[i]);
+  const erased = 2 * opaque > width * height;
+  const byAlpha = most - least >= LEAST_ALPHA;
   for (let i = 0; i < data.length; i += 4) {
-    const bright = (data[i] + data[i + 1] + data[i + 2]) / 3 > 127.5;
-    const hole = opaque === count ? bright : data[i + 3] > 127 !== erased;
+    const bright = data[i] + data[i + 1] + data[i + 2] > 3 * 127.5;
+    const hole = byAlpha ? isOpaque(data[i + 3]) !== erased : bright;
     data.fill(hole ? 255 : 0, i, i + 4);
   }
   context.putImageData(pixels, 0, 0);
