@@ -2,6 +2,8 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
+import socket
 import threading
 import time
 
@@ -179,6 +181,16 @@ def test_holes_are_drawn_one_at_a_time(monkeypatch):
     )
     assert {*answers} == {200, 503}
   assert max(most) == 1
+
+
+def test_too_many_connections_are_refused():
+  app = demo.make_app(serving.inpainter())
+  with serving.running(app, connections=4) as url, contextlib.ExitStack() as stack:
+    assert httpx2.get(f"{url}api/info").status_code == 200
+    address = ("127.0.0.1", int(url.split(":")[2][:-1]))
+    for _ in range(4):
+      stack.enter_context(socket.create_connection(address))
+    assert httpx2.get(f"{url}api/info").status_code == 503
 
 
 # Progress and the end of a request

@@ -1,5 +1,6 @@
 """Gestures on the demo's page in a browser, and what it then holds."""
 
+import io
 import itertools
 
 import numpy as np
@@ -92,3 +93,13 @@ def stroke(radius, *points, width=300, height=200):
 def radius(page):
   """Returns the brush's radius in pixels of the 300x200 picture."""
   return 2 * 20 ** float(page.input_value("#radius"))
+
+
+def hole(page):
+  """Returns the hole that is painted, as the page saves it."""
+  return saved(page, "#save-mask", "_mask.png")[..., 0] > 127
+
+
+def colors(page, selector="#canvas"):
+  with Image.open(io.BytesIO(page.locator(selector).screenshot())) as image:
+    return np.asarray(image.convert("RGB")).astype(int)

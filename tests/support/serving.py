@@ -32,10 +32,10 @@ def client(app, **options):
 
 
 @contextlib.contextmanager
-def running(app):
+def running(app, **settings):
   """Serves an application on a free port; yields its URL."""
   with demo.bind("127.0.0.1", 0) as bound:
-    service = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    service = uvicorn.Server(server.settings(app, **settings))
     thread = threading.Thread(target=service.run, kwargs={"sockets": [bound]})
     thread.start()
     try:

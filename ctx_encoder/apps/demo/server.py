@@ -10,6 +10,7 @@ import webbrowser
 from collections.abc import Callable, Collection
 
 import uvicorn
+from fastapi import FastAPI
 
 from ctx_encoder.apps.demo.api import Limits
 from ctx_encoder.apps.demo.app import make_app
@@ -77,16 +78,20 @@ def serve(
     hosts: names by which browsers may address it, see `guard.allowed_hosts`.
     ready: called once, when the server accepts requests.
   """
-  config = uvicorn.Config(
-    make_app(inpainter, limits, hosts),
-    log_level="warning",
-    access_log=False,
-    limit_concurrency=_CONNECTIONS,
-    timeout_graceful_shutdown=5,
-  )
-  server = _Server(config, ready)
+  server = _Server(settings(make_app(inpainter, limits, hosts)), ready)
   with contextlib.suppress(KeyboardInterrupt):  # raised again after the shutdown
     server.run(sockets=[bound])
+
+
+def settings(app: FastAPI, connections: int = _CONNECTIONS) -> uvicorn.Config:
+  """Returns how an application is served."""
+  return uvicorn.Config(
+    app,
+    log_level="warning",
+    access_log=False,
+    limit_concurrency=connections,
+    timeout_graceful_shutdown=5,
+  )
 
 
 class _Server(uvicorn.Server):

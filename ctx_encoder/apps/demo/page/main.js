@@ -4,6 +4,7 @@ import { Comparison } from "./compare.js";
 import { Editor } from "./editor.js";
 import { covers, fromMask, toMask } from "./hole.js";
 import { listen } from "./keys.js";
+import { attempt, button, inWords, save, say, showProgress } from "./parts.js";
 import { Picture, Pictures, decode, thumbnail } from "./pictures.js";
 import { ask, inpaint } from "./server.js";
 
@@ -20,7 +21,6 @@ const MEANINGS = {
     poisson: "colours are shifted to match the surroundings",
   },
 };
-const LONG = 2000; // ms after which the progress is shown
 
 const $ = (id) => document.getElementById(id);
 const editor = new Editor($("canvas"), $("ring"), update);
@@ -151,12 +151,7 @@ async function fill(chosen) {
 async function fillOne(picture, signal, prefix) {
   const began = performance.now();
   let progress = {};
-  const tick = () => {
-    const passed = performance.now() - began;
-    say(prefix + during(progress, passed), "at-work");
-    $("progress").hidden = passed < LONG || !progress.done;
-    $("progress").value = progress.done ?? 0;
-  };
+  const tick = () => showProgress(prefix, progress, performance.now() - began);
   const clock = setInterval(tick, 100);
   tick();
   update();
@@ -181,16 +176,7 @@ async function fillOne(picture, signal, prefix) {
     else say(error.message, "bad");
   } finally {
     clearInterval(clock);
-    $("progress").hidden = true;
   }
-}
-
-function during({ state, before, done }, passed) {
-  if (state === "waiting" && before) {
-    return `Waiting for ${before} other picture${before > 1 ? "s" : ""} … ${seconds(passed)}`;
-  }
-  const share = passed > LONG && done ? `, ${Math.round(100 * done)} %` : "";
-  return `Filling … ${seconds(passed)}${share}`;
 }
 
 function showResult() {
@@ -205,50 +191,15 @@ function showResult() {
   update();
 }
 
-/** Returns durations: "312 ms in total, 48 ms to fill". */
-function inWords({ total, wait, complete }) {
-  const waited = wait > 500 ? `, ${duration(wait)} waiting` : "";
-  return `${duration(total)} in total${waited}, ${duration(complete)} to fill`;
-}
-
 async function copy() {
   const png = new ClipboardItem({ "image/png": pictures.current.result.blob });
   await navigator.clipboard.write([png]);
   say("The completed picture is in the clipboard.");
 }
 
-function save(blob, name) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-}
-
 async function saveAll() {
   for (const { result, fileName } of pictures.all) {
     if (result) save(result.blob, `${fileName}_completed.png`);
-  }
-}
-
-// Messages
-
-const seconds = (ms) => `${(ms / 1000).toFixed(ms < 9950 ? 1 : 0)} s`;
-const duration = (ms) => (ms < 995 ? `${Math.round(ms)} ms` : seconds(ms));
-
-function say(text, how = "") {
-  $("message").textContent = text;
-  $("status").className = how;
-  $("status").hidden = !text;
-  $("dismiss").hidden = how === "at-work";
-}
-
-/** Does something; shows what goes wrong. */
-async function attempt(about, action) {
-  try {
-    await action();
-  } catch (error) {
-    say(about ? `${about}: ${error.message}` : error.message, "bad");
   }
 }
 
@@ -356,14 +307,6 @@ for (const name of ["dragover", "dragleave", "drop"]) {
 
 function choices(id, values) {
   $(id).append(...values.map((value) => new Option(value)));
-}
-
-function button(text, listener) {
-  const made = document.createElement("button");
-  made.type = "button";
-  made.textContent = text;
-  made.addEventListener("click", () => attempt("", listener));
-  return made;
 }
 
 async function begin() {
