@@ -1,158 +1,24 @@
 """The demo's page in a browser, on a screen and on a phone."""
 
-import contextlib
 import io
-import itertools
-import shutil
-import urllib.parse
 
 import numpy as np
 import pytest
-import serving
+from browsing import (
+  PHONE,
+  SCREEN,
+  changed,
+  fill,
+  load,
+  paint,
+  radius,
+  shows,
+  stroke,
+  touch,
+)
 from PIL import Image
 
-from ctx_encoder.apps import demo
-
 pytestmark = pytest.mark.slow
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-SCREEN = {"viewport": {"width": 1280, "height": 900}}
-PHONE = {
-  "viewport": {"width": 390, "height": 844},
-  "device_scale_factor": 2,
-  "has_touch": True,
-  "is_mobile": True,
-}
-
-
-@pytest.fixture(scope="module")
-def browser():
-  playwright = pytest.importorskip("playwright.sync_api")
-  path = next(filter(None, map(shutil.which, BROWSERS)), None)
-  if path is None:
-    pytest.skip("there is no Chromium to show the page")
-  flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-  flags += ["--disable-background-networking", "--disable-component-update"]
-  with playwright.sync_playwright() as started:
-    running = started.chromium.launch(executable_path=path, args=flags)
-    yield running
-    running.close()
-
-
-@pytest.fixture(scope="module")
-def url():
-  app = demo.make_app(serving.inpainter(), demo.Limits(pixels=600 * 600))
-  with serving.running(app) as address:
-    yield address
-
-
-@pytest.fixture(scope="module")
-def picture(tmp_path_factory):
-  """The file of a picture with some texture, 300x200."""
-  draw = np.random.default_rng(0)
-  small = Image.fromarray(draw.integers(60, 200, (4, 6, 3), np.uint8))
-  path = tmp_path_factory.mktemp("picture") / "holiday.png"
-  small.resize((300, 200), Image.Resampling.BICUBIC).save(path)
-  return path
-
-
-@pytest.fixture
-def visit(browser, url):
-  """Opens the page; fails on errors and on requests to other servers."""
-  with contextlib.ExitStack() as stack:
-    asked, wrong = [], []
-
-    def opened(**device):
-      context = stack.enter_context(contextlib.closing(browser.new_context(**device)))
-      page = context.new_page()
-      page.on("request", lambda request: asked.append(request.url))
-      page.on("pageerror", lambda error: wrong.append(str(error)))
-      page.on("console", lambda m: m.type == "error" and wrong.append(m.text))
-      page.goto(url)
-      page.wait_for_selector("#size:not(:empty)")
-      return page
-
-    yield opened
-    own = urllib.parse.urlsplit(url).netloc
-    fetched = [urllib.parse.urlsplit(one) for one in asked]
-    assert {one.netloc for one in fetched if one.scheme != "blob"} == {own}
-    assert {one.scheme for one in fetched} <= {"http", "blob"}
-    assert wrong == []
-
-
-def load(page, path):
-  """Opens a picture of 300x200 pixels, and turns off blending."""
-  page.set_input_files("#file", path)
-  page.wait_for_selector(shows(300, 200))
-  page.select_option("#blend", "none")
-  page.wait_for_timeout(100)  # until the canvas has its new size
-
-
-def shows(width, height):
-  """Returns a selector for the displayed size of the picture."""
-  return f"#size:text-is('{width} \N{MULTIPLICATION SIGN} {height}')"
-
-
-def at(page, x, y):
-  """Returns a point of the picture, given in shares of its size, on the page."""
-  box = page.locator("#canvas").bounding_box()
-  return box["x"] + x * box["width"], box["y"] + y * box["height"]
-
-
-def paint(page, *points):
-  """Draws a stroke with the mouse."""
-  page.mouse.move(*at(page, *points[0]))
-  page.mouse.down()
-  for point in points[1:]:
-    page.mouse.move(*at(page, *point), steps=8)
-  page.mouse.up()
-
-
-def touch(page, *points):
-  """Draws a stroke with a finger."""
-  session = page.context.new_cdp_session(page)
-
-  def send(kind, fingers):
-    session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
-
-  for number, point in enumerate(points):
-    x, y = at(page, *point)
-    send("touchMove" if number else "touchStart", [{"x": x, "y": y}])
-  send("touchEnd", [])
-
-
-def fill(page):
-  """Presses the button; returns the completed picture."""
-  with page.expect_response("**/api/inpaint"):
-    page.click("#start")
-  page.wait_for_selector("#start:text-is('Fill the hole')")
-  with page.expect_download() as found:
-    page.click("#download")
-  assert found.value.suggested_filename.endswith("_completed.png")
-  with Image.open(found.value.path()) as image:
-    return np.asarray(image)
-
-
-def changed(completed, path):
-  with Image.open(path) as image:
-    return (completed != np.asarray(image)).any(2)
-
-
-def stroke(radius, *points, width=300, height=200):
-  """Returns the pixels within `radius` of a line through points in shares."""
-  y, x = np.mgrid[:height, :width] + 0.5
-  near = np.zeros((height, width), bool)
-  for (ax, ay), (bx, by) in itertools.pairwise(points):
-    ax, bx, ay, by = ax * width, bx * width, ay * height, by * height
-    along = (x - ax) * (bx - ax) + (y - ay) * (by - ay)
-    t = np.clip(along / max((bx - ax) ** 2 + (by - ay) ** 2, 1e-9), 0, 1)
-    near |= np.hypot(x - ax - t * (bx - ax), y - ay - t * (by - ay)) <= radius
-  return near
-
-
-def radius(page):
-  """Returns the brush's radius in pixels of the 300x200 picture."""
-  return 2 * 20 ** float(page.input_value("#radius"))
 
 
 @pytest.mark.parametrize(
@@ -242,8 +108,8 @@ def test_the_brush_has_a_size(visit, picture):
 
 def test_ready_made_holes(visit, picture):
   page = visit(**SCREEN)
+  load(page, picture)
   for kind in ("Center", "Block", "Region", "Strokes"):
-    load(page, picture)
     paint(page, (0.02, 0.02), (0.03, 0.03))
     with page.expect_response("**/api/mask?*"):
       page.click(f"#holes button:text-is('{kind}')")
@@ -287,30 +153,17 @@ def test_the_result_can_be_edited_further(visit, picture):
   np.testing.assert_array_equal(second[:, :150], first[:, :150])
 
 
-def test_compare_shows_the_original(visit, picture):
-  page = visit(**SCREEN)
-  load(page, picture)
-  paint(page, (0.2, 0.5), (0.3, 0.5))
-  fill(page)
-  shown = page.get_attribute("#completed", "src")
-  page.hover("#compare")
-  page.mouse.down()
-  assert page.get_attribute("#completed", "src") != shown
-  page.mouse.up()
-  assert page.get_attribute("#completed", "src") == shown
-
-
 def test_examples_and_unusable_files(visit, tmp_path):
   page = visit(**SCREEN)
-  page.click("#examples button[title='Example: coffee']")
-  page.wait_for_selector(shows(600, 400))
+  page.click("#examples button[title='Example: lake with a scratch']")
+  page.wait_for_selector(shows(1024, 512))
   text = tmp_path / "notes <b>.txt"
   text.write_text("no picture")
   page.set_input_files("#file", text)
   page.wait_for_selector("#status.bad")
   assert "notes <b>.txt: this browser cannot show it" in page.inner_text("#status")
   large = tmp_path / "large.png"
-  Image.new("RGB", (700, 600)).save(large)
+  Image.new("RGB", (1024, 700)).save(large)
   page.set_input_files("#file", large)
-  page.wait_for_selector("#status:has-text('0.4 million pixels')")
-  assert page.locator(shows(600, 400)).count() == 1  # the previous picture is kept
+  page.wait_for_selector("#status:has-text('0.7 million pixels')")
+  assert page.locator(shows(1024, 512)).count() == 1  # the previous picture is kept

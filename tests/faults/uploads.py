@@ -31,7 +31,7 @@ from PIL import Image
 ROOT = pathlib.Path(__file__).parents[2]
 MEGABYTES, PIXELS = 2, 1_000_000
 BOUNDARY = "0123456789"
-STATUS = (200, 400, 404, 405, 413, 422, 503)
+STATUS = (200, 400, 403, 404, 405, 408, 413, 422, 503)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import uvicorn
 from PIL import Image
+from starlette.testclient import TestClient
 
 from ctx_encoder.apps import demo
 from ctx_encoder.apps.demo import server
@@ -25,11 +26,16 @@ def inpainter(paint=white):
   return Inpainter(paint, SIDE, name="white <b>")
 
 
+def client(app, **options):
+  """Returns a client in this process, without a socket."""
+  return TestClient(app, base_url="http://localhost", **options)
+
+
 @contextlib.contextmanager
-def running(app):
+def running(app, **settings):
   """Serves an application on a free port; yields its URL."""
   with demo.bind("127.0.0.1", 0) as bound:
-    service = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    service = uvicorn.Server(server.settings(app, **settings))
     thread = threading.Thread(target=service.run, kwargs={"sockets": [bound]})
     thread.start()
     try:

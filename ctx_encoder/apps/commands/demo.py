@@ -7,7 +7,8 @@ from other servers, and pictures stay on this machine.
     ctx-encoder demo --workdir runs/photos_block --host 0.0.0.0 --port 8000
 
 With --host 0.0.0.0 the page can be opened from every device that reaches this machine,
-such as a phone in the same network. The HTTP API does the same for programs:
+such as a phone in the same network, by its number or this machine's name; --allow-host
+allows other names. The HTTP API does the same for programs:
 
     curl -F image=@photo.jpg -F mask=@mask.png -o completed.png \\
         http://127.0.0.1:7860/api/inpaint
@@ -17,6 +18,7 @@ of the API is at /openapi.json.
 """
 
 import argparse
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
   add("--port", type=int, default=7860, help="0 = any free port (default: 7860)")
   add(
+    "--allow-host",
+    nargs="+",
+    default=[],
+    metavar="NAME",
+    help="further names in the browser's address bar, such as that of a proxy; requests"
+    " for other names are refused",
+  )
+  add(
     "--max-pixels",
     type=int,
     default=_DEFAULTS.pixels,
@@ -67,7 +77,9 @@ def run(args: argparse.Namespace) -> int:
     else:
       inpainter = Inpainter.shipped()
     _warm_up(inpainter)
-    demo.serve(inpainter, bound, limits, ready=lambda: _announce(args, bound))
+    hosts = demo.allowed_hosts(args.host, args.allow_host)
+    ready = functools.partial(_announce, args, bound)
+    demo.serve(inpainter, bound, limits, hosts=hosts, ready=ready)
   return 0
 
 

@@ -7,7 +7,9 @@
 The page loads nothing from other servers.
 """
 
-from ctx_encoder.apps.demo.app import Limits, make_app
+from ctx_encoder.apps.demo.api import Limits
+from ctx_encoder.apps.demo.app import make_app
+from ctx_encoder.apps.demo.guard import allowed_hosts
 from ctx_encoder.apps.demo.server import bind, serve
 
-__all__ = ["Limits", "bind", "make_app", "serve"]
+__all__ = ["Limits", "allowed_hosts", "bind", "make_app", "serve"]

@@ -7,12 +7,18 @@ import socket
 import sys
 import threading
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import uvicorn
+from fastapi import FastAPI
 
-from ctx_encoder.apps.demo.app import Limits, make_app
+from ctx_encoder.apps.demo.api import Limits
+from ctx_encoder.apps.demo.app import make_app
+from ctx_encoder.apps.demo.guard import LOCAL
 from ctx_encoder.inpaint import Inpainter
+
+# More connections get status 503. A browser opens up to six.
+_CONNECTIONS = 256
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -60,6 +66,7 @@ def serve(
   bound: socket.socket,
   limits: Limits | None = None,
   *,
+  hosts: Collection[str] = LOCAL,
   ready: Callable[[], None] = lambda: None,
 ) -> None:
   """Serves page and API until Ctrl-C or SIGTERM.
@@ -68,15 +75,23 @@ def serve(
     inpainter: fills the holes.
     bound: socket from `bind`.
     limits: limits on requests; None = defaults.
+    hosts: names by which browsers may address it, see `guard.allowed_hosts`.
     ready: called once, when the server accepts requests.
   """
-  app = make_app(inpainter, limits)
-  config = uvicorn.Config(
-    app, log_level="warning", access_log=False, timeout_graceful_shutdown=5
-  )
-  server = _Server(config, ready)
+  server = _Server(settings(make_app(inpainter, limits, hosts)), ready)
   with contextlib.suppress(KeyboardInterrupt):  # raised again after the shutdown
     server.run(sockets=[bound])
+
+
+def settings(app: FastAPI, connections: int = _CONNECTIONS) -> uvicorn.Config:
+  """Returns how an application is served."""
+  return uvicorn.Config(
+    app,
+    log_level="warning",
+    access_log=False,
+    limit_concurrency=connections,
+    timeout_graceful_shutdown=5,
+  )
 
 
 class _Server(uvicorn.Server):

@@ -1,6 +1,12 @@
-// Controls of the page: picture, hole, request to the server, result.
+// Controls of the page: pictures, hole, request to the server, result.
 
+import { Comparison } from "./compare.js";
 import { Editor } from "./editor.js";
+import { covers, fromMask, toMask } from "./hole.js";
+import { listen } from "./keys.js";
+import { attempt, button, inWords, save, say, showProgress } from "./parts.js";
+import { Picture, Pictures, decode, thumbnail } from "./pictures.js";
+import { ask, inpaint } from "./server.js";
 
 const MEANINGS = {
   strategy: {
@@ -18,183 +24,210 @@ const MEANINGS = {
 
 const $ = (id) => document.getElementById(id);
 const editor = new Editor($("canvas"), $("ring"), update);
+const comparison = new Comparison($("pair"), $("divider"));
+const pictures = new Pictures();
 
 let info; // answer to api/info
-let source; // { blob, name } of the picture
-let completed; // { blob, url } of the result
-let running; // AbortController of the request
+let running; // { controller, picture } of the request
 let seed = 0; // of the next ready-made hole
 
-// The picture
+// Pictures
 
-async function open(blob, name) {
-  running?.abort();
-  try {
-    if (blob.size > info.max_bytes) throw new Error(`the file is larger than ${megabytes()} MB.`);
-    const picture = await decode(blob);
-    const pixels = picture.width * picture.height;
-    if (pixels > info.max_pixels) {
-      picture.close();
-      throw new Error(`${millions(pixels)} million pixels are too many for this server.`);
-    }
-    forget();
-    source = { blob, name };
-    $("size").textContent = `${picture.width} × ${picture.height}`;
-    const ratio = picture.height / picture.width;
-    const widest = $("frame").clientWidth;
-    // Both frames have the picture's shape, plus two pixels of border.
-    document.body.style.setProperty("--height", `${Math.round(widest * ratio) + 2}px`);
-    editor.load(picture);
-    say("Paint over the part to replace, then press “Fill the hole”.");
-  } catch (error) {
-    say(`${name}: ${error.message}`, "bad");
+/** Opens files; the first usable one is shown. */
+async function open(files) {
+  let first;
+  for (const file of files) {
+    await attempt(file.name, async () => {
+      if (file.size > info.max_bytes) {
+        throw new Error(`the file is larger than ${info.max_bytes / 1e6} MB.`);
+      }
+      const picture = new Picture(file, file.name);
+      const bitmap = await decode(file, info.max_pixels);
+      picture.thumbnail = thumbnail(bitmap);
+      picture.size = [bitmap.width, bitmap.height];
+      bitmap.close();
+      pictures.add(picture);
+      first ??= picture;
+    });
   }
+  if (first) await show(first);
 }
 
-async function decode(blob) {
-  try {
-    return await createImageBitmap(blob, { imageOrientation: "from-image" });
-  } catch {
-    throw new Error("this browser cannot show it. Use a JPEG, PNG or WebP file.");
-  }
-}
-
-async function openExample(name) {
+async function openExample({ name, strokes }) {
   const answer = await ask(`api/examples/${name}`);
-  if (answer) await open(await answer.blob(), name);
+  const picture = new Picture(await answer.blob(), name, true);
+  const bitmap = await decode(picture.history.blob, info.max_pixels);
+  const { height } = bitmap;
+  const scaled = (point) => point.map((share) => share * height);
+  for (const { radius, points } of strokes) {
+    picture.history.push({
+      kind: "stroke",
+      erase: false,
+      radius: radius * height,
+      points: points.map(scaled),
+    });
+  }
+  picture.thumbnail = thumbnail(bitmap);
+  pictures.add(picture);
+  await show(picture, bitmap);
+}
+
+/** Shows a picture, its hole and its result. */
+async function show(picture, bitmap) {
+  bitmap ??= await decode(picture.history.blob, info.max_pixels);
+  pictures.current = picture;
+  picture.size = [bitmap.width, bitmap.height];
+  $("size").textContent = picture.size.join(" × ");
+  const ratio = bitmap.height / bitmap.width;
+  // Both frames have the picture's shape, plus two pixels of border.
+  const height = Math.round($("frame").clientWidth * ratio) + 2;
+  document.body.style.setProperty("--height", `${height}px`);
+  editor.load(bitmap, picture.history);
+  showResult();
+}
+
+async function close() {
+  if (running?.picture === pictures.current) running.controller.abort();
+  await show(pictures.close());
 }
 
 // The hole
 
 async function readyMade(kind) {
-  if (!source) return;
-  const { width, height } = editor;
+  const { picture, width, height } = editor;
   const query = new URLSearchParams({ kind, width, height, seed: seed++ });
   const answer = await ask(`api/mask?${query}`);
-  if (!answer) return;
   const mask = await createImageBitmap(await answer.blob());
-  if (mask.width !== editor.width || mask.height !== editor.height) return; // replaced meanwhile
-  const stamp = document.createElement("canvas");
-  [stamp.width, stamp.height] = [width, height];
-  const context = stamp.getContext("2d");
-  context.drawImage(mask, 0, 0);
-  const pixels = context.getImageData(0, 0, width, height);
-  for (let i = 0; i < pixels.data.length; i += 4) pixels.data[i + 3] = pixels.data[i];
-  context.putImageData(pixels, 0, 0);
-  editor.replace(stamp);
+  if (editor.picture !== picture) return; // replaced meanwhile
+  editor.do({ kind: "stamp", stamp: fromMask(mask, width, height) });
+}
+
+async function openMask(file) {
+  const mask = await decode(file, info.max_pixels);
+  const { width, height } = editor;
+  if (mask.width !== width || mask.height !== height) {
+    throw new Error(
+      `it has ${mask.width} × ${mask.height} pixels, the picture ${width} × ${height}.`,
+    );
+  }
+  editor.do({ kind: "stamp", stamp: fromMask(mask, width, height) });
+  say(editor.holed ? "" : "The mask has no hole: bright or painted is the hole.", "bad");
+}
+
+async function saveMask() {
+  const { current } = pictures;
+  save(await toMask(current.history.hole, ...current.size), `${current.fileName}_mask.png`);
+}
+
+/** Takes a step back or again, which may lead to another picture. */
+async function step(which) {
+  if (editor.stroke) return;
+  if (pictures.current.follow(which)) await show(pictures.current);
+  else editor.do();
 }
 
 // The result
 
+const holed = ({ history, size }) => covers(history.hole, ...size);
+
 async function start() {
-  if (running) {
-    running.abort();
-    return;
-  }
-  const own = (running = new AbortController());
-  update();
-  const began = performance.now();
-  const tick = () => say(`Filling … ${seconds(performance.now() - began)}`, "at-work");
-  const clock = setInterval(tick, 100);
-  tick();
-  try {
-    const body = new FormData();
-    body.append("image", source.blob, source.name);
-    body.append("mask", await editor.mask(), "mask.png");
-    body.append("strategy", $("strategy").value);
-    body.append("blend", $("blend").value);
-    const answer = await fetch("api/inpaint", {
-      method: "POST",
-      body,
-      signal: own.signal,
-    });
-    if (!answer.ok) throw new Error(await problem(answer));
-    const blob = await answer.blob();
-    forget();
-    completed = { blob, url: URL.createObjectURL(blob) };
-    $("completed").src = completed.url;
-    $("completed").hidden = false;
-    $("download").href = completed.url;
-    $("download").download = `${source.name.replace(/\.[^.]*$/, "")}_completed.png`;
-    $("time").textContent = timing(answer, performance.now() - began);
-    say("");
-    $("panel").scrollIntoView({ block: "nearest", behavior: "smooth" });
-  } catch (error) {
-    if (error.name === "AbortError") say("Stopped.");
-    else say(reason(error), "bad");
-  } finally {
-    clearInterval(clock);
+  if (running) running.controller.abort();
+  else await fill([pictures.current]);
+}
+
+/** Fills the holes of pictures, one after the other. */
+async function fill(chosen) {
+  const controller = new AbortController();
+  for (const [number, picture] of chosen.entries()) {
+    if (controller.signal.aborted || !pictures.all.includes(picture)) continue;
+    running = { controller, picture };
+    const prefix = chosen.length > 1 ? `${number + 1} of ${chosen.length}: ` : "";
+    await fillOne(picture, controller.signal, prefix);
     running = undefined;
     update();
   }
 }
 
-/** Returns durations: "312 ms in total, 48 ms to fill". */
-function timing(answer, total) {
-  const found = answer.headers.get("Server-Timing")?.matchAll(/(\w+);dur=([\d.]+)/g);
-  const parts = Object.fromEntries([...(found ?? [])].map(([, what, ms]) => [what, ms]));
-  const waited = parts.wait > 500 ? `, ${duration(parts.wait)} waiting` : "";
-  return `${duration(total)} in total${waited}, ${duration(parts.complete)} to fill`;
-}
-
-function forget() {
-  if (completed) URL.revokeObjectURL(completed.url);
-  completed = undefined;
-  $("completed").hidden = true;
-  $("download").removeAttribute("href");
-  $("time").textContent = "";
-}
-
-function compare(original) {
-  if (!completed) return;
-  if (original) source.url ??= URL.createObjectURL(source.blob);
-  $("completed").src = original ? source.url : completed.url;
-}
-
-// Messages and errors
-
-async function ask(path) {
+async function fillOne(picture, signal, prefix) {
+  const began = performance.now();
+  let progress = {};
+  const tick = () => showProgress(prefix, progress, performance.now() - began);
+  const clock = setInterval(tick, 100);
+  tick();
+  update();
   try {
-    const answer = await fetch(path);
-    if (!answer.ok) throw new Error(await problem(answer));
-    return answer;
+    const { history } = picture;
+    const original = history.blob;
+    const body = new FormData();
+    body.append("image", original, picture.name);
+    body.append("mask", await toMask(history.hole, ...picture.size), "mask.png");
+    body.append("strategy", $("strategy").value);
+    body.append("blend", $("blend").value);
+    const answer = await inpaint(body, signal, (found) => (progress = found));
+    if (history.blob === original) picture.result = { original, ...answer };
+    drawQueue();
+    say("");
+    if (picture === pictures.current) {
+      showResult();
+      $("panel").scrollIntoView({ block: "nearest", behavior: "smooth" });
+    }
   } catch (error) {
-    say(reason(error), "bad");
+    if (error.name === "AbortError") say("Stopped.");
+    else say(error.message, "bad");
+  } finally {
+    clearInterval(clock);
   }
 }
 
-async function problem(answer) {
-  try {
-    return (await answer.json()).error;
-  } catch {
-    return `The server answered ${answer.status}.`;
+function showResult() {
+  const { result, fileName } = pictures.current;
+  comparison.show(result?.original, result?.blob);
+  $("empty").hidden = Boolean(result);
+  $("time").textContent = result ? inWords(result.timing) : "";
+  if (result) $("download").href = comparison.completed.src;
+  else $("download").removeAttribute("href");
+  $("download").download = `${fileName}_completed.png`;
+  drawQueue();
+  update();
+}
+
+async function copy() {
+  const png = new ClipboardItem({ "image/png": pictures.current.result.blob });
+  await navigator.clipboard.write([png]);
+  say("The completed picture is in the clipboard.");
+}
+
+async function saveAll() {
+  for (const { result, fileName } of pictures.all) {
+    if (result) save(result.blob, `${fileName}_completed.png`);
   }
 }
 
-const reason = (error) =>
-  error instanceof TypeError
-    ? "The server does not answer. Is it still running?"
-    : error.message;
-const seconds = (ms) => `${(ms / 1000).toFixed(ms < 9950 ? 1 : 0)} s`;
-const duration = (ms) => (ms < 995 ? `${Math.round(ms)} ms` : seconds(ms));
-const megabytes = () => Math.round(info.max_bytes / 1e5) / 10;
-const millions = (pixels) => (pixels / 1e6).toFixed(1);
-
-function say(text, how = "") {
-  $("status").textContent = text;
-  $("status").className = how;
-}
-
-/** Enables the controls that can be used now. */
+/** Enables the controls that can be used now, and shows the view. */
 function update() {
-  $("start").disabled = !running && !(source && editor.hasHole);
+  const { current, all } = pictures;
+  const { history } = editor;
+  $("start").disabled = !running && !editor.holed;
   $("start").textContent = running ? "Stop" : "Fill the hole";
-  for (const id of ["undo", "clear"]) $(id).disabled = !editor.actions.length;
-  for (const id of ["compare", "go-on"]) $(id).disabled = !completed;
-  $("download").setAttribute("aria-disabled", !completed);
-  for (const [id, on] of [["brush", !editor.erasing], ["eraser", editor.erasing]]) {
-    $(id).setAttribute("aria-pressed", on);
+  $("undo").disabled = !history?.canUndo;
+  $("redo").disabled = !history?.canRedo;
+  $("clear").disabled = $("save-mask").disabled = !editor.holed;
+  const result = current?.result;
+  for (const id of ["go-on", "copy", "divider"]) $(id).disabled = !result;
+  $("download").setAttribute("aria-disabled", !result);
+  for (const id of ["brush", "eraser", "move"]) {
+    $(id).setAttribute("aria-pressed", editor.tool === id);
   }
+  $("canvas").dataset.tool = editor.tool;
+  $("zoom").textContent = `${Math.round(100 * editor.view.zoom)} %`;
+  comparison.follow(editor.view, $("canvas").style);
+  $("fill-all").disabled = Boolean(running);
+  $("download-all").disabled = !all.some((picture) => picture.result);
+}
+
+function drawQueue() {
+  $("queue").hidden = pictures.all.length < 2;
+  pictures.draw($("pictures"), (picture) => attempt(picture.name, () => show(picture)));
 }
 
 function explain() {
@@ -205,49 +238,68 @@ function explain() {
 
 // Events
 
-const on = (id, name, listener) => $(id).addEventListener(name, listener);
-on("file", "change", ({ target }) => {
-  const [file] = target.files;
-  if (file) open(file, file.name);
+const on = (id, name, listener) =>
+  $(id).addEventListener(name, (event) => attempt("", () => listener(event)));
+
+function choose(tool) {
+  editor.tool = tool;
+  update();
+}
+
+function resize(change) {
+  $("radius").valueAsNumber += change;
+  editor.size = $("radius").valueAsNumber;
+  if (!editor.ring.hidden) editor.showRing(editor.cursor);
+}
+
+const actions = {
+  undo: () => attempt("", () => step("undo")),
+  redo: () => attempt("", () => step("redo")),
+  brush: () => choose("brush"),
+  eraser: () => choose("eraser"),
+  move: () => choose("move"),
+  smaller: () => resize(-0.05),
+  larger: () => resize(0.05),
+  in: () => editor.zoom(1.5),
+  out: () => editor.zoom(1 / 1.5),
+  all: () => editor.zoom(0),
+};
+for (const id of ["undo", "redo", "brush", "eraser", "move", "in", "out"]) {
+  on(id, "click", actions[id]);
+}
+on("zoom", "click", actions.all);
+on("file", "change", async ({ target }) => {
+  const files = [...target.files];
   target.value = ""; // so that the same file can be opened again
+  await open(files);
 });
-on("brush", "click", () => ((editor.erasing = false), update()));
-on("eraser", "click", () => ((editor.erasing = true), update()));
-on("radius", "input", ({ target }) => (editor.size = +target.value));
-on("undo", "click", () => editor.undo());
+on("mask", "change", async ({ target }) => {
+  const [file] = target.files;
+  target.value = "";
+  if (file) await attempt(file.name, () => openMask(file));
+});
+on("radius", "input", ({ target }) => (editor.size = target.valueAsNumber));
 on("clear", "click", () => editor.clear());
+on("save-mask", "click", saveMask);
 on("start", "click", start);
+on("fill-all", "click", () => fill(pictures.all.filter(holed)));
+on("download-all", "click", saveAll);
+on("close", "click", close);
 on("strategy", "change", explain);
 on("blend", "change", explain);
-on("go-on", "click", () => open(completed.blob, source.name));
-for (const id of ["compare", "completed"]) {
-  on(id, "pointerdown", (event) => {
-    event.preventDefault();
-    compare(true);
-  });
-  for (const name of ["pointerup", "pointerleave", "pointercancel"]) {
-    on(id, name, () => compare(false));
-  }
-  on(id, "contextmenu", (event) => event.pointerType === "touch" && event.preventDefault());
-}
-on("compare", "keydown", ({ key }) => key === " " && compare(true));
-on("compare", "keyup", ({ key }) => key === " " && compare(false));
-document.addEventListener("keydown", (event) => {
-  if ((event.ctrlKey || event.metaKey) && event.key === "z") {
-    event.preventDefault();
-    editor.undo();
-  }
+on("copy", "click", copy);
+on("dismiss", "click", () => say(""));
+on("go-on", "click", async () => {
+  pictures.current.goOn();
+  await show(pictures.current);
 });
-document.addEventListener("paste", ({ clipboardData }) => {
-  const [file] = clipboardData.files;
-  if (file) open(file, file.name);
-});
+listen(editor, actions);
+document.addEventListener("paste", ({ clipboardData }) => open([...clipboardData.files]));
 for (const name of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(name, (event) => {
     event.preventDefault();
     $("frame").classList.toggle("over", name === "dragover");
-    const [file] = name === "drop" ? event.dataTransfer.files : [];
-    if (file) open(file, file.name);
+    if (name === "drop") open([...event.dataTransfer.files]);
   });
 }
 
@@ -257,34 +309,31 @@ function choices(id, values) {
   $(id).append(...values.map((value) => new Option(value)));
 }
 
-function button(text, listener) {
-  const made = document.createElement("button");
-  made.type = "button";
-  made.textContent = text;
-  made.addEventListener("click", listener);
-  return made;
+async function begin() {
+  info = await (await ask("api/info")).json();
+  $("name").textContent = info.name;
+  $("side").textContent = `${info.image_size} × ${info.image_size}`;
+  choices("strategy", info.strategies);
+  choices("blend", info.blends);
+  $("blend").value = "poisson"; // the server's default
+  explain();
+  for (const kind of info.holes) {
+    const text = kind[0].toUpperCase() + kind.slice(1);
+    $("holes").append(button(text, () => readyMade(kind)));
+  }
+  for (const example of info.examples) {
+    const made = button("", () => openExample(example));
+    made.title = made.ariaLabel = `Example: ${example.title}`;
+    const image = new Image();
+    image.src = `api/examples/${example.name}?small=true`;
+    image.alt = "";
+    made.append(image);
+    $("examples").append(made);
+  }
+  // Other devices need https for it.
+  $("copy").hidden = !(navigator.clipboard?.write && globalThis.ClipboardItem);
+  await openExample(info.examples[0]);
 }
 
 update();
-info = await (await ask("api/info")).json();
-$("name").textContent = info.name;
-$("side").textContent = `${info.image_size} × ${info.image_size}`;
-choices("strategy", info.strategies);
-choices("blend", info.blends);
-$("blend").value = "poisson"; // the server's default
-explain();
-for (const kind of info.holes) {
-  const text = kind[0].toUpperCase() + kind.slice(1);
-  $("holes").append(button(text, () => readyMade(kind)));
-}
-for (const name of info.examples) {
-  const made = button("", () => openExample(name));
-  made.title = made.ariaLabel = `Example: ${name.replaceAll("_", " ")}`;
-  const image = new Image();
-  image.src = `api/examples/${name}?thumbnail=true`;
-  image.alt = "";
-  made.append(image);
-  $("examples").append(made);
-}
-if (info.examples.length) await openExample(info.examples[1] ?? info.examples[0]);
-else say("Open a picture to begin.");
+await attempt("", begin);

@@ -1,0 +1,105 @@
+"""Gestures on the demo's page in a browser, and what it then holds."""
+
+import io
+import itertools
+
+import numpy as np
+from PIL import Image
+
+SCREEN = {"viewport": {"width": 1280, "height": 900}}
+PHONE = {
+  "viewport": {"width": 390, "height": 844},
+  "device_scale_factor": 2,
+  "has_touch": True,
+  "is_mobile": True,
+}
+
+
+def load(page, *paths):
+  """Opens pictures of 300x200 pixels, and turns off blending."""
+  page.set_input_files("#file", paths)
+  page.wait_for_selector(shows(300, 200))
+  page.select_option("#blend", "none")
+  page.wait_for_timeout(100)  # until the canvas has its new size
+
+
+def shows(width, height):
+  """Returns a selector for the displayed size of the picture."""
+  return f"#size:text-is('{width} \N{MULTIPLICATION SIGN} {height}')"
+
+
+def at(page, x, y):
+  """Returns a point of the picture, given in shares of its size, on the page."""
+  box = page.locator("#canvas").bounding_box()
+  return box["x"] + x * box["width"], box["y"] + y * box["height"]
+
+
+def paint(page, *points):
+  """Draws a stroke with the mouse."""
+  page.mouse.move(*at(page, *points[0]))
+  page.mouse.down()
+  for point in points[1:]:
+    page.mouse.move(*at(page, *point), steps=8)
+  page.mouse.up()
+
+
+def touch(page, *points):
+  """Draws a stroke with a finger."""
+  session = page.context.new_cdp_session(page)
+
+  def send(kind, fingers):
+    session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
+
+  for number, point in enumerate(points):
+    x, y = at(page, *point)
+    send("touchMove" if number else "touchStart", [{"x": x, "y": y}])
+  send("touchEnd", [])
+
+
+def fill(page):
+  """Presses the button; returns the completed picture."""
+  with page.expect_response("**/api/inpaint?*"):
+    page.click("#start")
+  page.wait_for_selector("#start:text-is('Fill the hole')")
+  return saved(page, "#download", "_completed.png")
+
+
+def saved(page, button, ending=".png"):
+  """Presses a button that saves a picture; returns its pixels."""
+  with page.expect_download() as found:
+    page.click(button)
+  assert found.value.suggested_filename.endswith(ending)
+  with Image.open(found.value.path()) as image:
+    return np.asarray(image)
+
+
+def changed(completed, path):
+  with Image.open(path) as image:
+    return (completed != np.asarray(image)).any(2)
+
+
+def stroke(radius, *points, width=300, height=200):
+  """Returns the pixels within `radius` of a line through points in shares."""
+  y, x = np.mgrid[:height, :width] + 0.5
+  near = np.zeros((height, width), bool)
+  for (ax, ay), (bx, by) in itertools.pairwise(points):
+    ax, bx, ay, by = ax * width, bx * width, ay * height, by * height
+    along = (x - ax) * (bx - ax) + (y - ay) * (by - ay)
+    t = np.clip(along / max((bx - ax) ** 2 + (by - ay) ** 2, 1e-9), 0, 1)
+    near |= np.hypot(x - ax - t * (bx - ax), y - ay - t * (by - ay)) <= radius
+  return near
+
+
+def radius(page):
+  """Returns the brush's radius in pixels of the 300x200 picture."""
+  return 2 * 20 ** float(page.input_value("#radius"))
+
+
+def hole(page):
+  """Returns the hole that is painted, as the page saves it."""
+  return saved(page, "#save-mask", "_mask.png")[..., 0] > 127
+
+
+def colors(page, selector="#canvas"):
+  with Image.open(io.BytesIO(page.locator(selector).screenshot())) as image:
+    return np.asarray(image.convert("RGB")).astype(int)
