@@ -19,6 +19,7 @@ import os
 import pathlib
 import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # of what runs here: nothing but tracing
@@ -135,6 +136,8 @@ def figures(
   seconds = time.perf_counter() - start
   memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
   text = compiled.as_text()
+  if memory is None or text is None:
+    return {"error": "the compiler reports nothing", "seconds": seconds}
   found = {
     "error": None,
     "seconds": seconds,
@@ -307,7 +310,7 @@ def traffic(text: str) -> int:
   For compilers that do not report them. Every kernel counts its operands and results
   completely, also where it reads only a slice.
   """
-  computations: dict[str, list[tuple[str, str, str, str]]] = {}
+  computations: dict[str, list[Sequence[str]]] = {}
   entry = current = ""
   for row in text.splitlines():
     if header := _COMPUTATION.match(row):
@@ -315,7 +318,7 @@ def traffic(text: str) -> int:
       entry = current if header[1] else entry
       computations[current] = []
     elif instruction := _INSTRUCTION.match(row):
-      computations[current].append(instruction.groups())
+      computations[current].append(instruction.group(1, 2, 3, 4))
 
   def of(computation: str) -> int:
     sizes = {name: bytes_of(shape) for name, shape, _, _ in computations[computation]}
