@@ -39,8 +39,8 @@ def main() -> None:
   parser.add_argument("files", nargs="+", help="JSON files of aot.py")
   args = parser.parse_args()
   print(
-    f"{'target':>9} {'network':>9} {'type':>8} {'sharding':>10} {'program':>10} {'images':>6}"
-    f" {'compute':>8} {'memory':>8} {'network':>8} ms {'images/s':>9}"
+    f"{'target':>9} {'network':>9} {'type':>8} {'sharding':>10} {'program':>10}"
+    f" {'images':>6} {'compute':>8} {'memory':>8} {'network':>8} ms {'images/s':>9}"
     f" {'200 epochs':>10}"
   )
   for file in args.files:
