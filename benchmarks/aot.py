@@ -14,16 +14,15 @@ collectives of a dispatch are those of one of its steps.
 import argparse
 import itertools
 import json
-import math
 import os
 import pathlib
-import re
 import time
 from typing import Any
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # of what runs here: nothing but tracing
 
 import chips
+import hlo
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -41,19 +40,6 @@ PROGRAMS = ("step", "dispatch", "evaluation", "inference")
 _TOTAL_STEPS = 1000  # of the run that a step is taken from
 _STEPS = 8  # of a dispatch
 _IMAGES = 2400  # on the device, for a dispatch
-_COLLECTIVE = re.compile(
-  r"= ((?:[^=]|index=)*?) "
-  r"(all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\("
-)
-_SHAPE = re.compile(r"\b(pred|[fsu]\d+|bf16)\[([\d,]*)\]")
-_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) .*\{$")
-_INSTRUCTION = re.compile(
-  r"^\s+(?:ROOT )?%?([\w.-]+) = ((?:[^=]|index=)*?) ([\w-]+)\((.*)$"
-)
-_NO_TRAFFIC = {
-  *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "partition-id"),
-  *("call", "while", "async-start", "async-done"),
-}
 
 
 def main() -> None:
@@ -135,6 +121,8 @@ def figures(
   seconds = time.perf_counter() - start
   memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
   text = compiled.as_text()
+  if memory is None or text is None:
+    return {"error": "the compiler reports nothing", "seconds": seconds}
   found = {
     "error": None,
     "seconds": seconds,
@@ -147,9 +135,9 @@ def figures(
     + memory.temp_size_in_bytes,
     "memory": chips.CHIPS[chip].memory,
     "flops": cost.get("flops"),
-    "bytes": cost.get("bytes accessed") or traffic(text),
+    "bytes": cost.get("bytes accessed") or hlo.traffic(text),
   }
-  return found | {"collectives": by_kind(collectives(text, mesh.size))}
+  return found | {"collectives": hlo.by_kind(hlo.collectives(text, mesh.size))}
 
 
 def line(row: dict[str, Any]) -> str:
@@ -272,74 +260,6 @@ PREPARE = dict(
     strict=True,
   )
 )
-
-
-def collectives(text: str, devices: int) -> list[tuple[str, str, int]]:
-  """Returns (kind, type, bytes of its result) of every collective in a module.
-
-  Args:
-    text: the compiled module.
-    devices: number of chips; an asynchronous gather lists its operand too.
-  """
-  found = []
-  for shapes, kind, start in _COLLECTIVE.findall(text):
-    size, types = bytes_of(shapes), _SHAPE.findall(shapes)
-    if start and kind == "all-gather":
-      size = round(size * devices / (devices + 1))
-    elif start and kind == "collective-permute":
-      size //= 2
-    found.append((kind, types[0][0] if types else "", size))
-  return found
-
-
-def bytes_of(shapes: str) -> int:
-  """Returns the bytes of all arrays in an instruction's type."""
-  total = 0
-  for dtype, dimensions in _SHAPE.findall(shapes):
-    count = math.prod(int(n) for n in dimensions.split(",") if n)
-    total += count * max(1, int(re.sub(r"\D", "", dtype) or 8) // 8)
-  return total
-
-
-def traffic(text: str) -> int:
-  """Returns the bytes that a module's kernels read and write.
-
-  For compilers that do not report them. Every kernel counts its operands and results
-  completely, also where it reads only a slice.
-  """
-  computations: dict[str, list[tuple[str, str, str, str]]] = {}
-  entry = current = ""
-  for row in text.splitlines():
-    if header := _COMPUTATION.match(row):
-      current = header[2]
-      entry = current if header[1] else entry
-      computations[current] = []
-    elif instruction := _INSTRUCTION.match(row):
-      computations[current].append(instruction.groups())
-
-  def of(computation: str) -> int:
-    sizes = {name: bytes_of(shape) for name, shape, _, _ in computations[computation]}
-    total = 0
-    for name, _, kind, rest in computations[computation]:
-      if kind in ("call", "while", "async-start"):
-        called = re.findall(r"(?:to_apply|body|calls)=%?([\w.-]+)", rest)
-        total += sum(map(of, called))
-      elif kind not in _NO_TRAFFIC and not kind.endswith("-done"):
-        operands = re.findall(r"%?([\w.-]+)", rest.partition(")")[0])
-        total += sizes[name] + sum(sizes.get(operand, 0) for operand in operands)
-    return total
-
-  return of(entry)
-
-
-def by_kind(found: list[tuple[str, str, int]]) -> dict[str, dict[str, int]]:
-  """Returns {kind and type: number and bytes}."""
-  totals: dict[str, dict[str, int]] = {}
-  for kind, dtype, size in found:
-    total = totals.setdefault(f"{kind} {dtype}", {"count": 0, "bytes": 0})
-    total["count"] += 1
-    total["bytes"] += size
-  return totals
 
 
 if __name__ == "__main__":

@@ -39,8 +39,8 @@ def main() -> None:
   parser.add_argument("files", nargs="+", help="JSON files of aot.py")
   args = parser.parse_args()
   print(
-    f"{'target':>9} {'network':>9} {'type':>8} {'program':>10} {'images':>6}"
-    f" {'compute':>8} {'memory':>8} {'network':>8} ms {'images/s':>9}"
+    f"{'target':>9} {'network':>9} {'type':>8} {'sharding':>10} {'program':>10}"
+    f" {'images':>6} {'compute':>8} {'memory':>8} {'network':>8} ms {'images/s':>9}"
     f" {'200 epochs':>10}"
   )
   for file in args.files:
@@ -82,8 +82,8 @@ def line(row: dict[str, Any], least: dict[str, float]) -> str:
     epochs = f"{_EPOCHS * _PHOTOS / rate / 60:6.1f} min"
   times = " ".join(f"{1e3 * value:8.2f}" for value in least.values())
   return (
-    f"{row['target']:>9} {row['generator']:>9} {row['dtype']:>8} {row['program']:>10}"
-    f" {row['images']:6} {times}    {rate:9,.0f} {epochs:>10}"
+    f"{row['target']:>9} {row['generator']:>9} {row['dtype']:>8} {row['sharding']:>10}"
+    f" {row['program']:>10} {row['images']:6} {times}    {rate:9,.0f} {epochs:>10}"
   )
 
 

@@ -96,9 +96,9 @@ def of_state(mesh: Mesh, state: Any, strategy: str) -> Any:
     mesh: the devices.
     state: arrays, or their shapes and types.
     strategy: "replicated" (every device holds a copy) or "sharded" (each array is split
-      over the devices along its longest axis that their number divides; XLA gathers
-      parameters where a layer needs them). Arrays of less than 2^14 values are always
-      replicated: gathering them costs more time than splitting saves.
+      over the devices along its longest axis that their number divides; a step gathers
+      the parameters first). Arrays of less than 2^14 values are always replicated:
+      gathering them costs more time than splitting saves.
   """
 
   def one(leaf) -> NamedSharding:

@@ -37,21 +37,30 @@ ENTRY %main (a: f32[8,4], b: bf16[2]) -> f32[8,4] {
 
 
 @pytest.fixture
-def aot(monkeypatch):
+def hlo(monkeypatch):
   monkeypatch.syspath_prepend(BENCHMARKS)
-  return importlib.import_module("aot")
+  return importlib.import_module("hlo")
 
 
-def test_collectives_are_counted_with_their_bytes(aot):
-  found = aot.collectives(MODULE, devices=8)
+def test_collectives_are_counted_with_their_bytes(hlo):
+  found = hlo.collectives(MODULE, devices=8)
   assert found == [("all-reduce", "f32", 4 * (32 + 16)), ("all-gather", "bf16", 2 * 16)]
-  assert aot.by_kind([*found, found[1]])["all-gather bf16"] == {"count": 2, "bytes": 64}
+  assert hlo.by_kind([*found, found[1]])["all-gather bf16"] == {"count": 2, "bytes": 64}
 
 
-def test_bytes_of_kernels(aot):
+def test_a_reduce_scatter_counts_its_operand(hlo):
+  lines = [
+    "%a = f32[2]{0} reduce-scatter(%x), dimensions={0}",
+    "%b = (f32[16]{0}, f32[2]{0}) reduce-scatter-start(%x), dimensions={0}",
+  ]
+  for line in lines:
+    assert hlo.collectives(line, devices=8) == [("reduce-scatter", "f32", 64)]
+
+
+def test_bytes_of_kernels(hlo):
   reduced = 4 * (32 + 16) + 2 * 4 * 32
   gathered = 2 * (2 + 16) + 2 * 2
-  assert aot.traffic(MODULE) == reduced + gathered + 2 * 4 * 32
+  assert hlo.traffic(MODULE) == reduced + gathered + 2 * 4 * 32
 
 
 @pytest.mark.slow

@@ -79,6 +79,24 @@ TRANSPOSED = {
 }
 
 
+# Of branches that other cases of the tables take too.
+REPEATED = (
+  *("photos_5x5", "strided_to_4x4", "patch_512", "few_outputs", "more_outputs"),
+  *("13_by_2", "17_by_4", "30_by_4_same", "kernel_below_stride", "pairs_stride_1"),
+  *("oblong_stride_1", "negative", "covers_padded_input", "same_lower"),
+  *("transposed_from_6x6", "transposed_to_rgb", "transposed_3x3", "transposed_valid"),
+  *("transposed_single_row", "transposed_pixel_valid"),
+)
+
+
+def cases(table):
+  """Returns the names of a table's cases; repeated ones are slow tests."""
+  return [
+    pytest.param(name, marks=pytest.mark.slow) if name in REPEATED else name
+    for name in table
+  ]
+
+
 def ours(stride, padding):
   def convolve(x, kernel):
     strides = (stride, stride)
@@ -178,13 +196,13 @@ def gradients_of(function):
   return functools.partial(value_and_gradients, function)
 
 
-@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("name", cases(CONVOLUTIONS))
 def test_convolution_and_its_gradients(name):
   our_function, stock_function, args = case(name)
   assert_close(*both(gradients_of, our_function, stock_function, *args))
 
 
-@pytest.mark.parametrize("name", TRANSPOSED)
+@pytest.mark.parametrize("name", cases(TRANSPOSED))
 def test_transposed_convolution_and_its_gradients(name):
   our_function, stock_function, args = case(name)
   assert_close(*both(gradients_of, our_function, stock_function, *args))

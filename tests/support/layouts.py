@@ -1,7 +1,6 @@
 """Makes the same steps in a layout of devices, and writes the resulting arrays.
 
   python layouts.py LAYOUT OUTPUT
-  python layouts.py compiled
   python layouts.py train STRATEGY PICTURES WORKDIR STEPS [PLACEMENT ADDRESS PROCESS]
 
 Layouts: one, jit, sharded (all devices of the process), pmap. "train" is a complete
@@ -52,21 +51,23 @@ def by_jit(count, strategy):
   distributed._SMALLEST_SPLIT = 16
   run, optimizers, init = assembled()
   mesh = distributed.data_mesh(count)
-  places = distributed.of_state(mesh, jax.eval_shape(init), strategy)
-  if strategy == "sharded":
-    split = sum(not place.is_fully_replicated for place in jax.tree.leaves(places))
-    assert split > 20, split
+  shapes = jax.eval_shape(init)
+  places = distributed.of_state(mesh, shapes, strategy)
   state = jax.jit(init, out_shardings=places)()
   train_step = make_train_step(run, optimizers)
   if strategy == "sharded":
+    split = sum(not place.is_fully_replicated for place in jax.tree.leaves(places))
+    assert split > 20, split
     train_step = feed.gather_first(train_step, mesh)
-  step = jax.jit(train_step, donate_argnums=0, out_shardings=(places, None))
-  for batch in batches():
-    batch = jax.device_put(batch, distributed.split(mesh))
-    state, measured = step(state, batch, jax.random.key(0))
+  step, key = feed.jitted(feed.make_one(train_step), mesh, places), jax.random.key(0)
+  placed = [jax.device_put(batch, distributed.split(mesh)) for batch in batches()]
+  program = step.lower(state, placed[0], key).compile()
+  print_program(program.as_text(), shapes, places)
+  for batch in placed:
+    state, measured = program(state, batch, key)
   for leaf, place in zip(jax.tree.leaves(state), jax.tree.leaves(places), strict=True):
     assert leaf.sharding.is_equivalent_to(place, leaf.ndim)
-  return state, measured
+  return state, {name: value[0] for name, value in measured.items()}
 
 
 def by_pmap():
@@ -83,39 +84,24 @@ def by_pmap():
   return jax.tree.map(lambda x: x[0], (state, measured))
 
 
-def compiled():
-  """Prints what the program of a sharded step exchanges and donates, as JSON.
+def print_program(text, shapes, places):
+  """Prints what a compiled step exchanges and writes in place, as JSON.
 
-  exchanged: [kind, shape] of every collective; parameters: the shapes that are split;
+  exchanged: [shapes, kind] of every collective; parameters: the shapes that are split;
   arrays, donated: number of arrays in the state, and of those written in place.
   """
-  distributed._SMALLEST_SPLIT = 16
-  run, optimizers, init = assembled()
-  mesh = distributed.data_mesh()
-  shapes = jax.eval_shape(init)
-  places = distributed.of_state(mesh, shapes, "sharded")
-  state = jax.tree.map(
-    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-    shapes,
-    places,
+  parameters = (
+    jax.tree.leaves((tree.generator.params, tree.discriminator.params))
+    for tree in (shapes, places)
   )
-  batch = jax.device_put(batches()[0], distributed.split(mesh))
-  step = feed.gather_first(make_train_step(run, optimizers), mesh)
-  jitted = feed.jitted(feed.make_one(step), mesh, places)
-  text = jitted.lower(state, batch, jax.random.key(0)).compile().as_text()
-  networks = zip(
-    *(
-      jax.tree.leaves((x.generator.params, x.discriminator.params))
-      for x in (shapes, places)
-    ),
-    strict=True,
-  )
+  kinds = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute"
   found = {
-    "exchanged": re.findall(
-      r"= (.*?) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)\(",
-      text,
-    ),
-    "parameters": [x.shape for x, place in networks if not place.is_fully_replicated],
+    "exchanged": re.findall(f"= (.*?) ({kinds})\\(", text),
+    "parameters": [
+      x.shape
+      for x, place in zip(*parameters, strict=True)
+      if not place.is_fully_replicated
+    ],
     "arrays": len(jax.tree.leaves(shapes)),
     "donated": len(re.findall("(?:may|must)-alias", text)),
   }
@@ -140,8 +126,6 @@ def train(strategy, pictures, workdir, steps, placement="auto", address="", numb
 def main():
   if sys.argv[1] == "train":
     return train(*sys.argv[2:])
-  if sys.argv[1] == "compiled":
-    return compiled()
   layout, output = sys.argv[1:]
   made = {
     "one": lambda: by_jit(1, "replicated"),

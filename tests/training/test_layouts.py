@@ -58,14 +58,14 @@ def measured(workdir):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, compilation_cache):
-  """Returns a function from a layout to its arrays, by name."""
+  """Returns a function from a layout to its arrays, by name, and what was printed."""
   folder = tmp_path_factory.mktemp("layouts")
   done = {}
 
   def arrays(layout):
     if layout not in done:
-      run_script(compilation_cache, 8, layout, folder / f"{layout}.npz")
-      done[layout] = dict(np.load(folder / f"{layout}.npz"))
+      printed = run_script(compilation_cache, 8, layout, folder / f"{layout}.npz")
+      done[layout] = dict(np.load(folder / f"{layout}.npz")), printed
     return done[layout]
 
   return arrays
@@ -75,7 +75,7 @@ def made(tmp_path_factory, compilation_cache):
   "layout", [pytest.param("jit", marks=pytest.mark.slow), "sharded", "pmap"]
 )
 def test_eight_devices_equal_one(made, layout):
-  one, eight = made("one"), made(layout)
+  (one, _), (eight, _) = made("one"), made(layout)
   assert one.keys() == eight.keys()
   for name, expected in one.items():
     np.testing.assert_allclose(
@@ -87,9 +87,9 @@ def test_eight_devices_equal_one(made, layout):
     np.testing.assert_allclose(eight[name], one[name], rtol=1e-5)
 
 
-def test_a_sharded_step_exchanges_parameters_and_is_in_place(compilation_cache):
-  """As compiled for eight devices: no activations; no copy of the state."""
-  found = json.loads(run_script(compilation_cache, 8, "compiled"))
+def test_a_sharded_step_exchanges_parameters_and_is_in_place(made):
+  """As compiled for eight devices: no activations are exchanged, no state copied."""
+  found = json.loads(made("sharded")[1])
   gathered = [shape for shape, kind in found["exchanged"] if kind == "all-gather"]
   split = ["f32[" + ",".join(map(str, shape)) + "]" for shape in found["parameters"]]
   assert sorted(shape.partition("{")[0] for shape in gathered) == sorted(split)
