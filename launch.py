@@ -108,7 +108,6 @@ def join() -> None:
 
 def parse_flags(argv: list[str]) -> list[str]:
   """Parses flags as absl does, but reports errors in one line."""
-  flags.FLAGS.set_default("verbosity", logging.ERROR)
   for field in _fields(argv):
     if field not in configuration.FIELDS:
       fail(configuration.unknown(field, configuration.FIELDS))
@@ -118,9 +117,12 @@ def parse_flags(argv: list[str]) -> list[str]:
     if flag.lstrip("-") == "config" and path and not pathlib.Path(path).is_file():
       fail(configuration.no_file(path))
   try:
-    return flags.FLAGS(argv)
+    rest = flags.FLAGS(argv)
   except (flags.Error, OSError) as error:
     fail(error)
+  if flags.FLAGS["verbosity"].using_default_value:
+    flags.FLAGS.verbosity = logging.ERROR  # no log lines of libraries
+  return rest
 
 
 def _fields(argv: list[str]) -> list[str]:
