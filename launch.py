@@ -29,7 +29,7 @@ try:
   from absl import app, flags, logging
   from ml_collections import config_flags
 except ModuleNotFoundError as error:
-  sys.exit(f"launch.py{console.problem(error, 'train')}")
+  sys.exit(f"launch.py{console.problem(error)}")
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Configuration file; append :quick for a run of a few minutes."
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> None:
     # Imported here, so that --help and wrong flags answer at once.
     from ctx_encoder.training import trainer
   except ModuleNotFoundError as error:
-    sys.exit(f"launch.py{console.problem(error, 'train')}")
+    sys.exit(f"launch.py{console.problem(error)}")
 
   xla.cache_in(workdir / "cache")
   try:
