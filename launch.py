@@ -29,7 +29,7 @@ try:
   from absl import app, flags, logging
   from ml_collections import config_flags
 except ModuleNotFoundError as error:
-  sys.exit(f"launch.py{console.problem(error, 'train')}")
+  sys.exit(f"launch.py{console.problem(error)}")
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Configuration file; append :quick for a run of a few minutes."
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> None:
     # Imported here, so that --help and wrong flags answer at once.
     from ctx_encoder.training import trainer
   except ModuleNotFoundError as error:
-    sys.exit(f"launch.py{console.problem(error, 'train')}")
+    sys.exit(f"launch.py{console.problem(error)}")
 
   xla.cache_in(workdir / "cache")
   try:
@@ -108,7 +108,6 @@ def join() -> None:
 
 def parse_flags(argv: list[str]) -> list[str]:
   """Parses flags as absl does, but reports errors in one line."""
-  flags.FLAGS.set_default("verbosity", logging.ERROR)
   for field in _fields(argv):
     if field not in configuration.FIELDS:
       fail(configuration.unknown(field, configuration.FIELDS))
@@ -118,9 +117,12 @@ def parse_flags(argv: list[str]) -> list[str]:
     if flag.lstrip("-") == "config" and path and not pathlib.Path(path).is_file():
       fail(configuration.no_file(path))
   try:
-    return flags.FLAGS(argv)
+    rest = flags.FLAGS(argv)
   except (flags.Error, OSError) as error:
     fail(error)
+  if flags.FLAGS["verbosity"].using_default_value:
+    flags.FLAGS.verbosity = logging.ERROR  # no log lines of libraries
+  return rest
 
 
 def _fields(argv: list[str]) -> list[str]:

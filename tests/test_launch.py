@@ -223,6 +223,18 @@ def launch_here(monkeypatch, *arguments):
     launch.flags.FLAGS.unparse_flags()
 
 
+def test_libraries_log_errors_only_unless_a_flag_asks_for_more(monkeypatch):
+  from absl import logging
+
+  levels = []
+  monkeypatch.setattr(
+    trainer, "train", lambda *_: levels.append(logging.get_verbosity())
+  )
+  launch_here(monkeypatch, BLOCK)
+  launch_here(monkeypatch, BLOCK, "--verbosity=0")
+  assert levels == [logging.ERROR, logging.INFO]
+
+
 def test_the_number_of_epochs_counts_where_a_flag_names_it(monkeypatch):
   trained = []
   monkeypatch.setattr(trainer, "train", lambda config, _: trained.append(config))

@@ -30,9 +30,6 @@ COMMANDS = {
   "import-keras": "make a work directory from a Keras model's weights",
 }
 
-# Optional dependencies of a command, beside the extra `train`.
-EXTRAS = {"demo": ["demo"], "export-keras": ["weights"], "import-keras": ["weights"]}
-
 _USAGE = """usage: ctx-encoder COMMAND [options]
 
 {commands}
@@ -75,8 +72,7 @@ def _main(argv: Sequence[str] | None) -> int:
   except (OSError, ValueError, ImportError) as error:
     if isinstance(error, BrokenPipeError) and _stdout_is_broken():
       raise
-    said = console.problem(error, "train", *EXTRAS.get(name, ()))
-    print(f"ctx-encoder {name}{said}", file=sys.stderr)
+    print(f"ctx-encoder {name}{console.problem(error)}", file=sys.stderr)
     return 1
   except KeyboardInterrupt:
     return 130

@@ -7,6 +7,10 @@ from pathlib import Path
 
 _ROOT = Path(__file__).parents[2]
 
+# The extra that brings a library; `train` brings all others.
+_EXTRAS = {"h5py": "weights", "tensorflow": "tf", "tensorflow_datasets": "tf"}
+_EXTRAS |= {"fastapi": "demo", "starlette": "demo", "uvicorn": "demo"}
+
 
 def quiet_libraries() -> None:
   """Keeps the log of TensorFlow, XLA and JAX from the user.
@@ -40,14 +44,11 @@ def install(*extras: str) -> str:
   return f"pip install -e '{'.' if Path.cwd() == _ROOT else _ROOT}{wanted}'"
 
 
-def problem(error: Exception, *extras: str) -> str:
-  """Returns what follows the name of a program in the one line about an error.
-
-  Args:
-    error: it.
-    extras: those of the package that the program needs.
-  """
+def problem(error: Exception) -> str:
+  """Returns what follows the name of a program in the one line about an error."""
   if isinstance(error, ModuleNotFoundError) and error.name:
+    extra = _EXTRAS.get(error.name.partition(".")[0])
+    extras = ["train", extra] if extra else ["train"]
     return f" needs {error.name}, which is not installed: {install(*extras)}"
   from ctx_encoder.data.paths import printable
 

@@ -36,6 +36,7 @@ def run(monkeypatch, error):
 def test_errors_are_one_line(monkeypatch, capsys):
   where = "." if pathlib.Path.cwd() == ROOT else ROOT
   missing = ModuleNotFoundError("No module named 'h5py'", name="h5py")
+  tensorflow = ModuleNotFoundError("No module", name="tensorflow.data")
   for error, line in (
     (ValueError("--size must be\n  at least 1."), ": --size must be at least 1."),
     (
@@ -46,6 +47,11 @@ def test_errors_are_one_line(monkeypatch, capsys):
     (
       missing,
       f" needs h5py, which is not installed: pip install -e '{where}[train,weights]'",
+    ),
+    (
+      tensorflow,
+      " needs tensorflow.data, which is not installed:"
+      f" pip install -e '{where}[train,tf]'",
     ),
     (ValueError(), ": ValueError()"),
   ):
