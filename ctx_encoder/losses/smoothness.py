@@ -46,8 +46,8 @@ def seam_loss(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> ja
   """Mean absolute error of the differences across the hole's border.
 
   L = mean over neighbours i, j, one in the hole and one outside, and over channels, of
-  |(predictions_i - predictions_j) - (targets_i - targets_j)|. `metrics.seam_error` is the
-  same function.
+  |(predictions_i - predictions_j) - (targets_i - targets_j)|. It is also the metric
+  `metrics.seam_error`.
 
   Args:
     predictions: `[B, H, W, C]` float, any range, the same as `targets`. For completed
