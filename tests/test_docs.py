@@ -52,7 +52,7 @@ def run(code, name):
   return names
 
 
-@pytest.mark.parametrize(("title", "code"), parameters())
+@pytest.mark.parametrize(("title", "code"), list(parameters()))
 def test_blocks_run(title, code, tmp_path, monkeypatch):
   for library in re.findall(r"(?m)^(?:import|from) (\w+)", code):
     if importlib.util.find_spec(library) is None:
