@@ -17,6 +17,21 @@ def check_images(predictions: jax.Array, targets: jax.Array) -> None:
     )
 
 
+def error(predictions: jax.Array, targets: jax.Array) -> jax.Array:
+  """Returns predictions - targets in float32; raises as `check_images`."""
+  check_images(predictions, targets)
+  return predictions.astype(jnp.float32) - targets.astype(jnp.float32)
+
+
+def check_region(region: jax.Array, shape: tuple[int, ...]) -> None:
+  """Raises ValueError unless the region is `[B, H, W, 1]` for images of `shape`."""
+  if region.shape != (*shape[:3], 1):
+    raise ValueError(
+      f"region must be [B, H, W, 1] for images [B, H, W, C], not {region.shape} for"
+      f" {shape}."
+    )
+
+
 def checked_mask(mask: jax.Array, shape: tuple[int, ...] | None = None) -> jax.Array:
   """Returns a mask of any type as float32.
 

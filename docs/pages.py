@@ -33,7 +33,7 @@ def on_files(files, config):
   """Adds the pages of the checkout and of the modules."""
   for page, source in PAGES.items():
     text = (ROOT / source).read_text()
-    files.append(File.generated(config, page, content=_relinked(text)))
+    files.append(File.generated(config, page, content=text))
   for room in ROOMS:
     for page, module in _modules(room).items():
       content = f"# {module.removeprefix('ctx_encoder.')}\n\n::: {module}\n"
@@ -41,6 +41,14 @@ def on_files(files, config):
         content += "    options: {members: false}\n\n" + _table(room)
       files.append(File.generated(config, page, content=content))
   return files
+
+
+def on_page_markdown(markdown, page, **_):
+  """Turns links of the checkout into links between pages."""
+  if page.file.src_uri.startswith("reference/"):
+    return markdown
+  link = r"\[([^\]]*)\]\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)"
+  return re.sub(link, _relinked, markdown)
 
 
 def _modules(room):
@@ -73,7 +81,9 @@ def _title(page):
   return "Overview" if name == "index" else name
 
 
-def _relinked(text):
-  """Turns links of the checkout into links between pages."""
-  text = re.sub(r"\]\(docs/", "](", text)
-  return re.sub(r"\]\(README\.md", "](index.md", text)
+def _relinked(match):
+  """Turns a link within the checkout into one between pages, or into its text."""
+  label, target, place = match.groups(default="")
+  target = re.sub(r"^(\.\./|docs/)", "", target).replace("README.md", "index.md")
+  known = target in PAGES or (ROOT / "docs" / target).exists()
+  return f"[{label}]({target}{place})" if known else label

@@ -52,7 +52,7 @@ def run(code, name):
   return names
 
 
-@pytest.mark.parametrize(("title", "code"), parameters())
+@pytest.mark.parametrize(("title", "code"), list(parameters()))
 def test_blocks_run(title, code, tmp_path, monkeypatch):
   for library in re.findall(r"(?m)^(?:import|from) (\w+)", code):
     if importlib.util.find_spec(library) is None:
@@ -103,16 +103,8 @@ def test_every_public_function_is_in_a_table(room):
 def test_the_pages_are_built_without_warnings(tmp_path):
   if missing := [x for x in ("material", "mkdocstrings") if not _is_installed(x)]:
     pytest.skip(f"not installed, of the extra `docs`: {', '.join(missing)}")
-  command = [
-    sys.executable,
-    "-m",
-    "mkdocs",
-    "build",
-    "--strict",
-    "--site-dir",
-    tmp_path,
-  ]
-  built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+  build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path]
+  built = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
   assert built.returncode == 0, built.stderr
   page = (tmp_path / "reference/losses/adversarial.html").read_text()
   assert "L = -(1 - s) log D(real)" in page

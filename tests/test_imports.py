@@ -186,9 +186,10 @@ def test_what_an_import_loads(statement, may_load):
 def test_a_training_step_needs_only_the_base_dependencies():
   """dm_pix, of the extra `train`, is for augmentation of colours."""
   extras = ["dm_pix", "orbax", "ml_collections", "PIL", "scipy.optimize"]
-  hidden = f"import sys; sys.modules |= dict.fromkeys({extras})"
-  for module in ("step", "objective", "inference"):
-    loaded_by(f"{hidden}; import ctx_encoder.training.{module}")
+  loaded_by(
+    f"import sys; sys.modules |= dict.fromkeys({extras});"
+    " from ctx_encoder.training import inference, objective, step"
+  )
 
 
 def test_networks_and_trainer_load_nothing_heavy():

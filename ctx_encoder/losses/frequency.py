@@ -41,14 +41,13 @@ def focal_frequency_loss(
     Jiang et al., Focal Frequency Loss for Image Reconstruction and Synthesis, ICCV
     2021, eq. 8 to 10.
   """
-  shapes.check_images(predictions, targets)
+  error = shapes.error(predictions, targets)
   batch, height, width, channels = predictions.shape
   if patch_factor < 1 or height % patch_factor or width % patch_factor:
     raise ValueError(
       f"patch_factor must divide the sides of the images {predictions.shape}, unlike"
       f" {patch_factor}."
     )
-  error = predictions.astype(jnp.float32) - targets.astype(jnp.float32)
   if mask is not None:
     error *= shapes.checked_mask(mask, predictions.shape)
   sides = height // patch_factor, width // patch_factor

@@ -181,7 +181,7 @@ def split(
 
 
 def _masked(penalty, predictions, targets, mask, per, weights) -> jax.Array:
-  shapes.check_images(predictions, targets)
+  error = shapes.error(predictions, targets)
   factors = mask = shapes.checked_mask(mask, predictions.shape)
   if weights is not None:
     if weights.shape != mask.shape:
@@ -189,7 +189,6 @@ def _masked(penalty, predictions, targets, mask, per, weights) -> jax.Array:
         f"weights must have the mask's shape {mask.shape}, not {weights.shape}."
       )
     factors = mask * weights.astype(jnp.float32)
-  error = predictions.astype(jnp.float32) - targets.astype(jnp.float32)
   if per == "none":
     return factors * penalty(error)
   divide_by = divisor(mask, per, predictions.shape[3])

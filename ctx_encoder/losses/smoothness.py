@@ -46,7 +46,8 @@ def seam_loss(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> ja
   """Mean absolute error of the differences across the hole's border.
 
   L = mean over neighbours i, j, one in the hole and one outside, and over channels, of
-  |(predictions_i - predictions_j) - (targets_i - targets_j)|.
+  |(predictions_i - predictions_j) - (targets_i - targets_j)|. It is also the metric
+  `metrics.seam_error`.
 
   Args:
     predictions: `[B, H, W, C]` float, any range, the same as `targets`. For completed
@@ -60,9 +61,8 @@ def seam_loss(predictions: jax.Array, targets: jax.Array, mask: jax.Array) -> ja
   Raises:
     ValueError: shapes do not match, or a known value of the mask is neither 0 nor 1.
   """
-  shapes.check_images(predictions, targets)
+  error = shapes.error(predictions, targets)
   mask = shapes.checked_mask(mask, predictions.shape)
-  error = predictions.astype(jnp.float32) - targets.astype(jnp.float32)
   total, count = jnp.zeros(len(error)), jnp.zeros(len(error))
   for step, first, second in _steps(error, mask):
     border = jnp.abs(first - second)
@@ -96,10 +96,9 @@ def edge_loss(
   References:
     Sobel and Feldman, An Isotropic 3x3 Image Gradient Operator, 1968.
   """
-  shapes.check_images(predictions, targets)
+  error = shapes.error(predictions, targets)
   mask = shapes.checked_mask(mask, predictions.shape)
   divide_by = divisor(mask, per, predictions.shape[3])
-  error = predictions.astype(jnp.float32) - targets.astype(jnp.float32)
   pads = ((0, 0), (1, 1), (1, 1), (0, 0))
   error = jnp.pad(error, pads, mode="edge")
   down = error[:, 2:] - error[:, :-2]

@@ -14,6 +14,7 @@ a network, in NumPy on the host:
 `intervals` has confidence intervals, and `headings` the names of metrics in tables.
 """
 
+from ctx_encoder.losses import seam_loss as seam_error
 from ctx_encoder.metrics.distributions import (
   Moments,
   Reservoir,
@@ -37,7 +38,6 @@ from ctx_encoder.metrics.pixelwise import (
   l1,
   l2,
   psnr,
-  seam_error,
 )
 from ctx_encoder.metrics.structural import MS_SSIM_WEIGHTS, ms_ssim, ssim, ssim_map
 

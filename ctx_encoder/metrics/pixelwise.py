@@ -1,4 +1,4 @@
-"""Errors of single pixels: L1, L2, PSNR, and the error across the hole's border."""
+"""Errors of single pixels: L1, L2 and PSNR."""
 
 import jax
 import jax.numpy as jnp
@@ -22,12 +22,12 @@ def l1(predictions: jax.Array, targets: jax.Array, region: jax.Array) -> jax.Arr
   Raises:
     ValueError: shapes do not match.
   """
-  return _region_mean(jnp.abs(_error(predictions, targets)), region)
+  return _region_mean(jnp.abs(shapes.error(predictions, targets)), region)
 
 
 def l2(predictions: jax.Array, targets: jax.Array, region: jax.Array) -> jax.Array:
   """Mean squared error over a region; arguments and results as for `l1`."""
-  return _region_mean(jnp.square(_error(predictions, targets)), region)
+  return _region_mean(jnp.square(shapes.error(predictions, targets)), region)
 
 
 def psnr(predictions: jax.Array, targets: jax.Array, region: jax.Array) -> jax.Array:
@@ -44,37 +44,6 @@ def psnr(predictions: jax.Array, targets: jax.Array, region: jax.Array) -> jax.A
   """
   error = l2(predictions, targets, region)
   return -10 * jnp.log10(jnp.maximum(error, 10 ** (-PSNR_CAP / 10)))
-
-
-def seam_error(
-  predictions: jax.Array, targets: jax.Array, mask: jax.Array
-) -> jax.Array:
-  """Mean absolute error of the differences across the hole's border.
-
-  The mean over neighbours i, j, one in the hole and one outside, and over channels, of
-  |(predictions_i - predictions_j) - (targets_i - targets_j)|; `losses.seam_loss` is the
-  same as a loss.
-
-  Args:
-    predictions: `[B, H, W, C]` in [0, 1], completed images.
-    targets: same shape.
-    mask: `[B, H, W, 1]` of any type, 1 = hole.
-
-  Returns:
-    `[B]` float32 in [0, 2]; 0 where the hole has no border.
-
-  Raises:
-    ValueError: shapes do not match, or a known value of the mask is neither 0 nor 1.
-  """
-  shapes.check_images(predictions, targets)
-  hole = shapes.checked_mask(mask, predictions.shape)
-  error = predictions.astype(jnp.float32) - targets.astype(jnp.float32)
-  total, count = jnp.zeros(len(error)), jnp.zeros(len(error))
-  for axis in (1, 2):
-    border = jnp.abs(jnp.diff(hole, axis=axis))
-    total += jnp.sum(border * jnp.abs(jnp.diff(error, axis=axis)), axis=(1, 2, 3))
-    count += jnp.sum(border, axis=(1, 2, 3))
-  return total / (jnp.where(count > 0, count, 1) * error.shape[3])
 
 
 def center_patch(mask: jax.Array) -> jax.Array:
@@ -111,22 +80,8 @@ def by_region(
   }
 
 
-def check_region(region: jax.Array, shape: tuple[int, ...]) -> None:
-  """Raises ValueError unless the region is `[B, H, W, 1]` for images of `shape`."""
-  if region.shape != (*shape[:3], 1):
-    raise ValueError(
-      f"region must be [B, H, W, 1] for images [B, H, W, C], not {region.shape} for"
-      f" {shape}."
-    )
-
-
-def _error(predictions: jax.Array, targets: jax.Array) -> jax.Array:
-  shapes.check_images(predictions, targets)
-  return predictions.astype(jnp.float32) - targets.astype(jnp.float32)
-
-
 def _region_mean(error: jax.Array, region: jax.Array) -> jax.Array:
-  check_region(region, error.shape)
+  shapes.check_region(region, error.shape)
   region = region.astype(jnp.float32)  # bfloat16 counts only to 256
   count = jnp.sum(region, axis=(1, 2, 3)) * error.shape[3]
   return jnp.sum(region * error, axis=(1, 2, 3)) / jnp.where(count > 0, count, 1)

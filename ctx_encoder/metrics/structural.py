@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from ctx_encoder import shapes
-from ctx_encoder.metrics import pixelwise
 
 # Exponents of the five scales, the finest first: Wang et al. 2003, section 3.2.
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -165,7 +164,7 @@ def _checked(predictions, targets, region, window, sigma, masked=False):
   """Checks the arguments and returns both images in float32."""
   shapes.check_images(predictions, targets)
   if region is not None:
-    pixelwise.check_region(region, predictions.shape)
+    shapes.check_region(region, predictions.shape)
   if masked and region is None:
     raise ValueError("masked=True needs a region.")
   if window < 1 or window % 2 == 0:

@@ -132,16 +132,10 @@ def monet(
   """Returns the DCGAN-like generator of the report's 'Monet'.
 
   Args:
-    image_size: side of the input, a power of two of at least 16, pixels.
-    output_size: side of the output, pixels; None = `image_size`.
+    image_size, output_size, depth, noise_dim, upsample, settings: as for `photos`.
     bottleneck: "dense", "conv" (also "auto") or "channelwise".
-    depth: stages to add to the encoder or remove from it, see `encoder.deepened`.
     skips: whether the decoder also gets the encoder's maps, as in a U-Net; not in the
       report.
-    noise_dim: noise values concatenated at the bottleneck.
-    upsample: "transposed" or "resize", see `layers.upsample`; the latter is not in the
-      report.
-    settings: settings of all layers.
 
   Raises:
     ValueError: an argument is out of range or unknown.

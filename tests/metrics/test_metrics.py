@@ -49,17 +49,6 @@ def test_by_region_is_what_scikit_image_measures():
       np.testing.assert_allclose(values, [row[measure] for row in rows], rtol=1e-5)
 
 
-def test_values_do_not_depend_on_the_batch():
-  completed, targets, mask = batch()
-  together = metrics.by_region(completed, targets, mask)
-  for i in range(len(mask)):
-    alone = metrics.by_region(*(x[i : i + 1] for x in (completed, targets, mask)))
-    for name, value in alone.items():
-      np.testing.assert_allclose(value[0], together[name][i], rtol=1e-6)
-  empty = metrics.by_region(*(x[:0] for x in (completed, targets, mask)))
-  assert {x.shape for x in empty.values()} == {(0,)}
-
-
 def test_psnr_by_hand():
   targets = jnp.zeros((3, 4, 4, 3))
   completed = targets + jnp.asarray([1.0, 0.1, 0.01])[:, None, None, None]

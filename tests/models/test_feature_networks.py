@@ -26,6 +26,7 @@ NETWORKS = {
   "squeeze": SqueezeNet(),
 }
 networks = pytest.mark.parametrize("name", NETWORKS)
+deep = pytest.param("vgg19", marks=pytest.mark.slow)
 
 
 # torchvision's networks as its documentation has them, row by row of `features`:
@@ -187,7 +188,7 @@ def our_features(name):
   return called(features, jnp.asarray(images(*SIZES[name]), jnp.float32))
 
 
-@networks
+@pytest.mark.parametrize("name", ["vgg16", deep, "alex", "squeeze"])
 def test_every_layer_equals_numpy(name):
   expected = numpy_features(name, torchvision_input(images(*SIZES[name])))
   assert NETWORKS[name].layers == tuple(expected)
@@ -249,7 +250,7 @@ def test_gradients_equal_differences(name, taps):
     np.testing.assert_allclose((slope * direction).sum(), expected, 1e-3)
 
 
-@pytest.mark.parametrize("depth", [16, 19])
+@pytest.mark.parametrize("depth", [16, pytest.param(19, marks=pytest.mark.slow)])
 def test_every_layer_equals_keras(depth, tmp_path):
   pytest.importorskip("tensorflow")
   pytest.importorskip("h5py")

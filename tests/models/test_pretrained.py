@@ -64,7 +64,7 @@ def make_config(**changes):
   ("name", "naming"),
   [
     pytest.param("vgg16", "torchvision", marks=pytest.mark.slow),
-    ("vgg16", "keras"),
+    pytest.param("vgg16", "keras", marks=pytest.mark.slow),
     ("alexnet", "torchvision"),
   ],
 )
@@ -100,7 +100,7 @@ def test_keras_first_layer_is_converted_for_torchvisions_input():
   np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("frozen", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_training_changes_all_but_frozen_encoders(frozen):
   run = assembly.run(make_config(model__freeze_encoder=frozen))
   *_, before, step = tiny.ready(run)

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from ctx_encoder import shapes
 from ctx_encoder.models.feature_nets.alexnet import AlexNet
 from ctx_encoder.models.feature_nets.network import (
   FeatureNetwork,
@@ -144,11 +145,8 @@ def _check_shapes(predictions, targets, region):
       "predictions and targets must have one shape [B, H, W, 3], not"
       f" {shape} and {targets.shape}."
     )
-  if region is not None and region.shape != (*shape[:3], 1):
-    raise ValueError(
-      f"region must be [B, H, W, 1] = {(*shape[:3], 1)} for images of {shape}, not"
-      f" {region.shape}."
-    )
+  if region is not None:
+    shapes.check_region(region, shape)
 
 
 def _scale(images: jax.Array) -> jax.Array:

@@ -1,4 +1,6 @@
-"""Every function that takes a mask gives the same for float, bool and integer masks."""
+"""What holds for every loss and metric: transformations, types of arrays and masks."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +58,81 @@ UNCHECKED = {
   "masked image": lambda mask: masks.masked_image(COMPLETED, mask, 0.5),
   "smooth fill": lambda mask: masks.smooth_fill(COMPLETED, mask),
 }
+
+
+IMAGES = COMPLETED, TARGETS, MASK
+# Functions of arrays, to one value per image.
+FUNCTIONS = {
+  "l1": (losses.masked_l1, IMAGES),
+  "l2": (losses.masked_l2, IMAGES),
+  "l2 of an image": (functools.partial(losses.masked_l2, per="image"), IMAGES),
+  "huber": (losses.masked_huber, IMAGES),
+  "charbonnier": (losses.masked_charbonnier, IMAGES),
+  "weighted": (
+    lambda y, x, mask, weights: losses.masked_l1(y, x, mask, weights=weights),
+    (*IMAGES, 3 * MASK),
+  ),
+  "split": (functools.partial(losses.split, losses.masked_l1), IMAGES),
+  "total variation": (losses.total_variation, (COMPLETED, MASK)),
+  "seam": (losses.seam_loss, IMAGES),
+  "edges": (losses.edge_loss, IMAGES),
+  "frequencies": (losses.focal_frequency_loss, IMAGES),
+  "colors": (functools.partial(losses.color_statistics_loss, width=2), IMAGES[::2]),
+  "style": (losses.style_loss, FEATURES),
+  "content": (losses.content_loss, FEATURES),
+  "contextual": (losses.contextual_loss, FEATURES),
+  "matching": (losses.feature_matching, FEATURES),
+  "squared matching": (
+    functools.partial(losses.feature_matching, squared=True),
+    FEATURES,
+  ),
+  "by region": (metrics.by_region, IMAGES),
+  "ssim": (functools.partial(metrics.ssim, window=3), IMAGES),
+  "whole ssim": (functools.partial(metrics.ssim, window=3), IMAGES[:2]),
+  "ms-ssim": (
+    functools.partial(metrics.ms_ssim, window=3, weights=(0.4, 0.6), masked=True),
+    IMAGES,
+  ),
+  "whole ms-ssim": (
+    functools.partial(metrics.ms_ssim, window=3, weights=(0.4, 0.6)),
+    IMAGES[:2],
+  ),
+}
+for game in ("bce", "least_squares", "hinge", "wasserstein"):
+  FUNCTIONS |= {
+    f"{game} discriminator": (getattr(losses, f"{game}_discriminator_loss"), LOGITS),
+    f"{game} generator": (getattr(losses, f"{game}_generator_loss"), LOGITS[:1]),
+  }
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_transformations(name):
+  """jit, vmap, one image, none, one with NaN, and half precision."""
+  function, arrays = FUNCTIONS[name]
+  arrays = jax.tree.map(jnp.asarray, tuple(arrays))
+  compiled = jax.jit(function)
+  plain = function(*arrays)
+  same = functools.partial(
+    jax.tree.map, functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+  )
+  for values in jax.tree.leaves(plain):
+    assert (values.shape, values.dtype) == ((2,), jnp.float32)
+  same(compiled(*arrays), plain)
+  stacked = jax.tree.map(lambda x: jnp.stack([x, x[::-1]]), arrays)
+  both = jax.tree.map(lambda x: np.stack([x, x[::-1]]), plain)
+  same(jax.jit(jax.vmap(function))(*stacked), both)
+  one = compiled(*jax.tree.map(lambda x: x[1:], arrays))
+  same(one, jax.tree.map(lambda x: x[1:], plain))
+  none = compiled(*jax.tree.map(lambda x: x[:0], arrays))
+  assert all(values.shape == (0,) for values in jax.tree.leaves(none))
+  bad = jax.tree.map(lambda x: x.at[1].set(np.nan), arrays[0])
+  for values in jax.tree.leaves(compiled(bad, *arrays[1:])):
+    np.testing.assert_array_equal(np.isfinite(values), [True, False])
+  half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), arrays)
+  exact = jax.tree.map(lambda x: x.astype(jnp.float32), half)
+  for values in jax.tree.leaves(compiled(*half)):
+    assert values.dtype == jnp.float32
+  same(compiled(*half), compiled(*exact))
 
 
 @pytest.mark.parametrize("name", [*MASKED, *UNCHECKED])
