@@ -24,7 +24,7 @@ FLOORS = """
   metrics                : jax numpy scipy
   evaluation             : jax numpy PIL cv2 skimage matplotlib
   training               : jax flax numpy optax orbax tensorboard tqdm
-  inpaint                : jax flax numpy PIL scipy tensorflow
+  inpaint                : jax flax numpy PIL scipy tensorflow onnx
   apps                   : jax numpy scipy optax PIL jinja2 markupsafe tqdm
                            fastapi pydantic starlette uvicorn
   configs launch         : absl jax ml_collections
@@ -35,7 +35,7 @@ SHARED_APPS = {"cli", "commands", "runs"}
 
 # Each takes seconds to import: only the functions that need it do.
 LAZY = {"cv2", "dm_pix", "h5py", "jinja2", "keras", "matplotlib", "safetensors"}
-LAZY |= {"skimage", "tensorboard", "tensorflow", "tensorflow_datasets"}
+LAZY |= {"onnx", "skimage", "tensorboard", "tensorflow", "tensorflow_datasets"}
 
 
 @functools.cache
@@ -177,6 +177,7 @@ FRAMEWORKS |= {"ml_collections", "absl", "PIL", "tqdm"}
     ("from ctx_encoder import data", {"PIL"}),
     ("from ctx_encoder.evaluation import baselines", set()),
     ("from ctx_encoder.evaluation import figures", {"PIL"}),
+    ("import ctx_encoder.apps.commands.inpaint", {"jax", "flax", "PIL", "tqdm"}),
   ],
 )
 def test_what_an_import_loads(statement, may_load):

@@ -17,6 +17,7 @@ import numpy as np
 from jax import export as jax_export
 
 from ctx_encoder.data import files
+from ctx_encoder.inpaint import onnx_graph
 from ctx_encoder.training.inference import make_complete
 from ctx_encoder.training.trained import Trained
 
@@ -46,7 +47,7 @@ def completion(model: Trained) -> Completion:
 
 def description(model: Trained) -> dict[str, Any]:
   """Returns inputs, outputs and origin of the exported function, for JSON."""
-  size = model.config.data.image_size
+  size = model.view.image_size
   return {
     "what": "completes images; known pixels are unchanged",
     "images": {"dtype": "uint8", "shape": ["batch", size, size, 3], "colors": "RGB"},
@@ -67,7 +68,7 @@ def exported(
 ) -> jax_export.Exported:
   """Lowers the function for any batch size on each of the platforms."""
   (batch,) = jax_export.symbolic_shape("batch")
-  size = model.config.data.image_size
+  size = model.view.image_size
   images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
   masks = jax.ShapeDtypeStruct((batch, size, size, 1), jnp.uint8)
   function = jax.jit(completion(model))
@@ -85,6 +86,46 @@ def write_stablehlo(model: Trained, path: Path) -> None:
     OSError: a file cannot be written.
   """
   files.write(path, bytes(exported(model).serialize()))
+  _describe(model, path)
+
+
+def write_onnx(model: Trained, path: Path) -> None:
+  """Writes an ONNX file, opset 18, and its description.
+
+  Raises:
+    ValueError: the network has noise that depends on the example, or an operation that
+      has no counterpart.
+    ImportError: onnx is not installed.
+    OSError: a file cannot be written.
+  """
+  check_onnx()
+  if model.config.model.noise_dim:
+    raise ValueError(
+      "A network with noise (model.noise_dim) cannot be exported as ONNX, which has no"
+      " random numbers of its own. Export as stablehlo or savedmodel."
+    )
+  side = model.view.image_size
+  inputs = {
+    "images": ((side, side, 3), jnp.uint8),
+    "masks": ((side, side, 1), jnp.uint8),
+  }
+  made = onnx_graph.convert(completion(model), inputs, "completed")
+  files.write(path, made.SerializeToString())
+  _describe(model, path)
+
+
+def check_onnx() -> None:
+  """Raises ImportError with the remedy if onnx is not installed."""
+  try:
+    import onnx  # noqa: F401
+  except ModuleNotFoundError as error:
+    raise ImportError(
+      "ONNX files need onnx, which is not installed:"
+      " pip install 'ctx-encoder[train,onnx]'"
+    ) from error
+
+
+def _describe(model: Trained, path: Path) -> None:
   text = json.dumps(description(model), indent=1) + "\n"
   files.write(path.with_name(f"{path.name}.json"), text)
 
@@ -110,7 +151,7 @@ def write_savedmodel(model: Trained, folder: Path) -> None:
   import tensorflow as tf
   from jax.experimental import jax2tf
 
-  size = model.config.data.image_size
+  size = model.view.image_size
   function = jax2tf.convert(
     completion(model),
     polymorphic_shapes=["(batch, ...)", "(batch, ...)"],

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -18,8 +18,10 @@ from ctx_encoder.inpaint import (
   texture,
   tiles,
 )
-from ctx_encoder.training import trained
 from ctx_encoder.training.inference import make_complete
+
+if TYPE_CHECKING:
+  from ctx_encoder.training import trained
 
 # Each size is compiled once; batches are padded to the next size.
 _BATCH_SIZES = (1, 8)
@@ -81,10 +83,12 @@ class Inpainter:
 
     Raises: as `trained.load`.
     """
+    from ctx_encoder.training import trained  # loads Orbax, which takes seconds
+
     return cls.from_trained(trained.load(os.fspath(workdir), step=step))
 
   @classmethod
-  def from_trained(cls, model: trained.Trained) -> "Inpainter":
+  def from_trained(cls, model: "trained.Trained") -> "Inpainter":
     """Wraps a generator loaded by `trained.load`."""
     view = model.view
     complete = make_complete(model.generator, model.variables, view)

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import tiny
 
-from ctx_encoder.apps.commands import export
+from ctx_encoder.apps.commands import export, export_keras
 from ctx_encoder.inpaint import export as exporting
+from ctx_encoder.inpaint import onnx_graph, shipped
 from ctx_encoder.training import trained
 from ctx_encoder.training.inference import make_complete
 
@@ -37,14 +38,27 @@ MODELS = {
 }
 
 
+class Workdirs(dict):
+  """A work directory for each of the models, made when it is needed."""
+
+  def __init__(self, root):
+    self._root = root
+
+  def __missing__(self, name):
+    changes = NARROW | MODELS[name]
+    self[name] = tiny.untrained_run(self._root / name, 5000, **changes)
+    return self[name]
+
+
 @pytest.fixture(scope="module")
 def workdirs(tmp_path_factory):
-  """A work directory for each of the models."""
-  root = tmp_path_factory.mktemp("runs")
-  return {
-    name: tiny.untrained_run(root / name, 5000, **NARROW, **changes)
-    for name, changes in MODELS.items()
-  }
+  return Workdirs(tmp_path_factory.mktemp("runs"))
+
+
+def fast(*names, of):
+  """Returns parameters, of which only these belong to fast tests."""
+  slow = pytest.mark.slow
+  return [pytest.param(name, marks=[] if name in names else slow) for name in of]
 
 
 def examples(count=3):
@@ -118,7 +132,7 @@ def printed_code(capsys):
   return code
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", fast("unet", "noise", of=MODELS))
 def test_lowered_program(workdirs, name):
   model = trained.load(workdirs[name])
   program = exporting.exported(model)
@@ -162,6 +176,98 @@ def test_stablehlo_needs_only_jax_and_flatbuffers(workdirs, tmp_path, capsys):
   assert path.stat().st_size > 1000
 
 
+@pytest.mark.parametrize("name", fast("unet", of=("photos", "unet", "patch")))
+def test_onnx_runs_with_onnxruntime(workdirs, tmp_path, capsys, name):
+  pytest.importorskip("onnx")
+  pytest.importorskip("onnxruntime")
+  path = tmp_path / "new" / "network.onnx"
+  arguments = ("--workdir", workdirs[name], "--format", "onnx", "--output", path)
+  assert call(*arguments) == 0
+  code = printed_code(capsys)
+  described = json.loads(path.with_name("network.onnx.json").read_text())
+  assert described["masks"]["shape"] == ["batch", SIZE, SIZE, 1]
+  completed = run_elsewhere(code, tmp_path, without=("jax", "flax", "tensorflow"))
+  check(completed, workdirs[name])
+
+
+def session_of(function, inputs):
+  runtime = pytest.importorskip("onnxruntime")
+  pytest.importorskip("onnx")
+  model = onnx_graph.convert(function, inputs, "result")
+  assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
+  return runtime.InferenceSession(model.SerializeToString())
+
+
+@pytest.mark.parametrize("name", fast("landscape", of=("monet", "landscape")))
+def test_onnx_agrees_to_a_ten_thousandth(workdirs, name):
+  """The floats before rounding, for batches of one and three."""
+  model = shipped.model(SIZE) if name == "landscape" else trained.load(workdirs[name])
+
+  def outputs(images, masks):
+    mask = (masks > 0).astype(jnp.float32)
+    examples = model.view.examples(images.astype(jnp.float32) / 255, mask)
+    outputs = model.generator.apply(model.variables, examples.inputs, train=False)
+    return model.view.completed(outputs, examples)
+
+  shapes = {
+    "images": ((SIZE, SIZE, 3), jnp.uint8),
+    "masks": ((SIZE, SIZE, 1), jnp.uint8),
+  }
+  session = session_of(outputs, shapes)
+  images, masks = examples()
+  expected = np.asarray(jax.jit(outputs)(images, masks))
+  for count in (1, 3):
+    feeds = {"images": images[:count], "masks": masks[:count]}
+    (found,) = session.run(None, feeds)
+    np.testing.assert_allclose(found, expected[:count], atol=1e-4)
+  assert expected[masks[..., 0] > 0].std() > 0.01
+
+
+def test_onnx_operations_of_other_networks():
+  """Operations, one by one, that the networks above do not have all of."""
+  kernel = np.random.default_rng(0).normal(size=(4, 4, 3, 5)).astype(np.float32)
+  x = np.random.default_rng(1).normal(size=(2, 8, 8, 3)).astype(np.float32)
+  options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+
+  def conv(x, **changes):
+    padding = changes.pop("padding", "SAME")
+    strides = changes.pop("strides", (1, 1))
+    return jax.lax.conv_general_dilated(
+      x, kernel, strides, padding, **options, **changes
+    ).mean((1, 2, 3))
+
+  def function(x):
+    rows = [
+      conv(x, strides=(2, 2)),
+      conv(x, rhs_dilation=(2, 2)),
+      conv(x, lhs_dilation=(2, 2), padding=((2, 2), (1, 3))),
+      jax.nn.gelu(x).sum((1, 2, 3)),
+      jax.nn.softmax(x, 3)[..., 0].max((1, 2)),
+      jnp.pad(x, ((0, 0), (1, 2), (0, 0), (0, 0)), constant_values=3)[:, 1:8:2].sum(
+        (1, 2, 3)
+      ),
+      jnp.where(x != 0, jax.nn.sigmoid(x), -x).min((1, 2, 3)),
+    ]
+    return jnp.stack(rows, 1)
+
+  session = session_of(function, {"x": ((8, 8, 3), jnp.float32)})
+  (found,) = session.run(None, {"x": x})
+  np.testing.assert_allclose(found, np.asarray(jax.jit(function)(x)), atol=1e-4)
+
+
+def test_what_onnx_cannot_express_is_one_line(workdirs, tmp_path, monkeypatch, capsys):
+  pytest.importorskip("onnx")
+  arguments = ("--format", "onnx", "--output", tmp_path / "x.onnx")
+  assert call("--workdir", workdirs["noise"], *arguments) == 1
+  assert "A network with noise (model.noise_dim) cannot" in capsys.readouterr().err
+  with pytest.raises(ValueError, match="its operation sort is not supported"):
+    session_of(lambda x: jnp.sort(x, 1), {"x": ((8,), jnp.float32)})
+  monkeypatch.setitem(sys.modules, "onnx", None)
+  assert call("--workdir", workdirs["noise"], *arguments) == 1
+  assert "pip install 'ctx-encoder[train,onnx]'" in capsys.readouterr().err
+  assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow  # loads TensorFlow twice
 def test_a_savedmodel_needs_only_tensorflow(workdirs, tmp_path, capsys):
   pytest.importorskip("tensorflow")
@@ -191,6 +297,7 @@ def test_bad_input_is_one_line(workdirs, tmp_path, monkeypatch, capsys):
     ({"--workdir": "nowhere"}, "no checkpoint in"),
     ({"--step": 7}, "no checkpoint of step 7"),
     ({"--output": "."}, "is a folder; name a file"),
+    ({"--image-size": 64}, "--image-size is for the package's network"),
     ({"--format": "savedmodel", "--output": "."}, "is not a SavedModel"),
     ({"--format": "savedmodel", "--output": "file"}, "is not a SavedModel"),
   ):
@@ -202,3 +309,12 @@ def test_bad_input_is_one_line(workdirs, tmp_path, monkeypatch, capsys):
     assert error.startswith("ctx-encoder export: ")
     assert "\n" not in error
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_export_keras_says_what_can_be_exported(workdirs, tmp_path, capsys):
+  arguments = ("--workdir", workdirs["unet"], "--output", tmp_path / "x.weights.h5")
+  assert command.call(export_keras, *arguments) == 1
+  error = capsys.readouterr().err
+  assert "cannot be written for Keras" in error
+  assert "without skip connections can; for this one use ctx-encoder export" in error
+  assert not list(tmp_path.iterdir())

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ctx_encoder import inpaint, masks, xla
 from ctx_encoder.apps import cli
-from ctx_encoder.inpaint import Inpainter, blending, regions
+from ctx_encoder.inpaint import Inpainter, blending, regions, texture
 
 S = 16  # side of the networks' inputs
 PAINT = np.array([200, 40, 90], np.uint8)
@@ -188,6 +188,75 @@ def test_crops_of_long_pictures_are_small(box, share):
   assert shown.left + shown.width >= right
 
 
+def test_a_large_hole_gets_the_pictures_texture():
+  """A striped picture; the network's fill is its smooth interpolation."""
+  rows, columns = np.mgrid[:128, :128]
+  stripes = np.where(columns // 4 % 2, 200, 60)
+  image = np.where((rows < 64)[..., None], 230, np.stack([stripes] * 3, 2))
+  image = image.astype(np.uint8)
+  mask = rectangles(128, 128, (84, 44, 112, 76))
+  inpainter = Inpainter(smooth, 32)
+  rough = {}
+  for strategy in ("crops", "texture", "auto"):
+    completed = inpainter(image, mask, strategy=strategy)
+    np.testing.assert_array_equal(completed[~mask], image[~mask])
+    rough[strategy] = completed[mask].std() / image[mask].std()
+  assert rough["crops"] < 0.5
+  assert 0.75 < rough["texture"] < 1.25
+  assert rough["auto"] == rough["texture"]
+
+
+def test_texture_comes_only_from_known_pixels():
+  image, hidden = noise(96, 80), rectangles(96, 80, (20, 16, 70, 60))
+  fill = noise(32, 32, seed=1)
+  painted = texture.paint(image, hidden, fill)
+  other = np.where(hidden[..., None], 255 - image, image)
+  np.testing.assert_array_equal(painted, texture.paint(other, hidden, fill))
+  everywhere = rectangles(96, 80, (0, 0, 94, 80))
+  assert texture.paint(image, everywhere, fill) is None
+
+
+def test_progress_ends_at_one_and_may_stop_the_work():
+  image = noise(90, 120)
+  mask = rectangles(90, 120, (10, 20, 30, 44), (60, 5, 66, 115), (40, 0, 43, 120))
+  for strategy in ("auto", "crops", "tiles"):
+    shares = []
+    FLAT(image, mask, strategy=strategy, progress=shares.append)
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1)
+  assert len(shares) > 3
+
+  class Stop(Exception):
+    pass
+
+  calls = []
+
+  def network(images, holes, keys):
+    calls.append(len(images))
+    return flat(images, holes, keys)
+
+  def stop(share):
+    raise Stop
+
+  with pytest.raises(Stop):
+    Inpainter(network, S)(image, mask, strategy="tiles", progress=stop)
+  assert len(calls) == 1
+
+
+def test_a_long_stroke_needs_few_tiles_of_at_most_two_batch_sizes():
+  sizes = []
+
+  def network(images, holes, keys):
+    sizes.append(len(images))
+    return flat(images, holes, keys)
+
+  mask = rectangles(200, 1200, (97, 10, 101, 1190))
+  Inpainter(network, S)(noise(200, 1200), mask, blend="none")
+  assert len(set(sizes)) <= 2
+  # Half overlapping tiles in one row, where the stroke is in their centre.
+  assert sum(sizes) < 1.5 * 1190 / (S / 2)
+
+
 def test_near_parts_are_one_hole():
   mask = rectangles(100, 100, (10, 10, 12, 12), (13, 10, 15, 12), (80, 80, 90, 90))
   found = regions.holes(mask, 4)
@@ -341,7 +410,7 @@ def test_bad_input_is_named():
       IMAGE,
       MASK[None, None],
       {},
-      r"A mask must be \[height, width\], not \[1, 1, 20, 30\]",
+      r"A mask must be \[height, width\], .* not bool \[1, 1, 20, 30\]",
     ),
     (IMAGE, MASK, {"strategy": "best"}, "no strategy 'best'; there are auto, whole"),
     (IMAGE, MASK, {"blend": "mix"}, "no blend 'mix'; there are none"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ctx_encoder import xla
 from ctx_encoder.apps import cli
 from ctx_encoder.data import landscapes
 from ctx_encoder.evaluation import baselines
@@ -64,7 +65,11 @@ def test_known_pixels_stay_and_the_fill_is_as_rough_as_the_original():
   assert np.mean(apart["shipped"]) < 0.8 * np.mean(apart["telea"]), apart
 
 
-def test_the_command_needs_no_run(tmp_path, capsys):
+def test_the_command_needs_no_run(tmp_path, monkeypatch, capsys):
+  monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+  folders = []  # instead of changing the cache of the tests
+  monkeypatch.setattr(xla, "cache_in", folders.append)
   picture, mask = square(landscapes.split()[1][0]), MASK
   for name, image in (("photo.png", picture), ("mask.png", np.uint8(255 * mask))):
     Image.fromarray(image).save(tmp_path / name)
@@ -74,6 +79,7 @@ def test_the_command_needs_no_run(tmp_path, capsys):
   completed = np.asarray(Image.open(tmp_path / "o.png"))
   np.testing.assert_array_equal(completed[~mask], picture[~mask])
   assert (completed[mask] != picture[mask]).any()
+  assert folders == [tmp_path / "ctx_encoder"]
   assert cli.main([*words, "--step", "3"]) == 1
   assert "needs --workdir" in capsys.readouterr().err
 

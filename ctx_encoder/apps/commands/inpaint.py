@@ -22,7 +22,6 @@ is printed, the other pictures are completed, and the exit code is 1:
 
 import argparse
 import glob
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +34,7 @@ from ctx_encoder import inpaint, xla
 from ctx_encoder.data import files
 from ctx_encoder.data.decode import EXTENSIONS, to_rgb, upright
 from ctx_encoder.evaluation import figures
-from ctx_encoder.inpaint import formats
+from ctx_encoder.inpaint import formats, shipped
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -138,9 +137,7 @@ def run(args: argparse.Namespace) -> int:
   elif args.step is not None:
     raise ValueError("--step names a checkpoint of a run: it needs --workdir.")
   else:
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-      home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-      xla.cache_in(Path(home, "ctx_encoder"))
+    shipped.keep_compiled()
     inpainter = inpaint.Inpainter.shipped()
   failed = 0
   bar = tqdm(jobs, unit="picture", disable=len(jobs) == 1)
