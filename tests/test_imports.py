@@ -177,7 +177,7 @@ FRAMEWORKS |= {"ml_collections", "absl", "PIL", "tqdm"}
     ("from ctx_encoder import data", {"PIL"}),
     ("from ctx_encoder.evaluation import baselines", set()),
     ("from ctx_encoder.evaluation import figures", {"PIL"}),
-    ("import ctx_encoder.apps.commands.inpaint", {"jax", "flax", "PIL", "tqdm"}),
+    ("import ctx_encoder.inpaint", {"jax", "flax", "absl", "PIL"}),
   ],
 )
 def test_what_an_import_loads(statement, may_load):

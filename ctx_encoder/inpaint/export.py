@@ -105,7 +105,7 @@ def write_onnx(model: Trained, path: Path) -> None:
       " random numbers of its own. Export as stablehlo or savedmodel."
     )
   side = model.view.image_size
-  inputs = {
+  inputs: dict[str, Any] = {
     "images": ((side, side, 3), jnp.uint8),
     "masks": ((side, side, 1), jnp.uint8),
   }

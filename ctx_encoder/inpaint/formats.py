@@ -73,7 +73,7 @@ def encode(picture: Image.Image, extension: str) -> tuple[bytes, list[str]]:
   """
   form = Image.registered_extensions()[extension]
   lost = []
-  info = dict(picture.info)
+  info = {str(name): value for name, value in picture.info.items()}
   if picture.mode not in _MODES[form]:
     wide, alpha = picture.mode.startswith("I;16"), picture.mode.endswith("A")
     if wide:

@@ -194,7 +194,7 @@ class Inpainter:
       regions.to_network(regions.cut(image, job.box), job.hidden, self.image_size)
       for image, job in crops
     ]
-    areas = [np.count_nonzero(job.hole) for _, job in crops]
+    areas = [int(np.count_nonzero(job.hole)) for _, job in crops]
     outputs = iter(self._run(squares, seed, lambda n: counter.add(sum(areas[n]))))
     for image, mask, jobs in waiting:
       completed = image.copy()

@@ -162,4 +162,4 @@ def _ramp(length: int) -> np.ndarray:
 def _resized(plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
   # Bilinear: bicubic filters have negative lobes.
   filter = Image.Resampling.BILINEAR
-  return np.asarray(Image.fromarray(plane).resize(shape[::-1], filter))
+  return np.asarray(Image.fromarray(plane).resize((shape[1], shape[0]), filter))

@@ -94,7 +94,7 @@ def _filled(hidden: np.ndarray, window: np.ndarray, chosen) -> int:
   reached = np.zeros(hidden.shape, bool)
   for place in chosen:
     reached[_slices(place, len(window))] |= window > 0
-  return np.count_nonzero(reached & hidden)
+  return int(np.count_nonzero(reached & hidden))
 
 
 def _slices(place: tuple[int, int], size: int) -> tuple[slice, slice]:

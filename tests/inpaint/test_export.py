@@ -150,9 +150,10 @@ def test_each_platform_gets_its_own_convolutions(workdirs):
     exporting.exported(model, platforms).mlir_module()
     for platforms in (exporting.PLATFORMS, ("cpu",), ("cuda",), ("tpu",))
   )
-  # A stock transposed convolution dilates its input; the CPU has its own form.
+  # A stock transposed convolution dilates its input, unless that is a single pixel; the
+  # CPU has its own form.
   dilated = "lhs_dilate = [2, 2]"
-  assert cuda.count(dilated) == tpu.count(dilated) == 5
+  assert cuda.count(dilated) == tpu.count(dilated) == 4
   assert dilated in every
   assert dilated not in cpu
   # The only custom call checks shapes, and jax.export guarantees its stability.
@@ -237,18 +238,17 @@ def test_onnx_operations_of_other_networks():
     ).mean((1, 2, 3))
 
   def function(x):
+    padded = jnp.pad(x, ((0, 0), (1, 2), (0, 0), (0, 0)), constant_values=3)
     rows = [
       conv(x, strides=(2, 2)),
       conv(x, rhs_dilation=(2, 2)),
       conv(x, lhs_dilation=(2, 2), padding=((2, 2), (1, 3))),
       jax.nn.gelu(x).sum((1, 2, 3)),
       jax.nn.softmax(x, 3)[..., 0].max((1, 2)),
-      jnp.pad(x, ((0, 0), (1, 2), (0, 0), (0, 0)), constant_values=3)[:, 1:8:2].sum(
-        (1, 2, 3)
-      ),
+      jax.lax.slice_in_dim(padded, 1, 8, 2, axis=1).sum((1, 2, 3)),
       jnp.where(x != 0, jax.nn.sigmoid(x), -x).min((1, 2, 3)),
     ]
-    return jnp.stack(rows, 1)
+    return jnp.concatenate([row.reshape(-1, 1) for row in rows], 1)
 
   session = session_of(function, {"x": ((8, 8, 3), jnp.float32)})
   (found,) = session.run(None, {"x": x})
