@@ -53,7 +53,7 @@ def roughness(image):
 
 
 def test_known_pixels_stay_and_the_fill_is_as_rough_as_the_original():
-  names = [name for name in landscapes.split()[1] if not name.startswith("s")]
+  names = [name for name in landscapes.split()[1] if not name.startswith("s")][::3]
   pictures = [square(name) for name in names]
   completed = Inpainter.shipped()(pictures, [MASK] * len(pictures))
   telea = baselines.named(["telea"])[0].complete
