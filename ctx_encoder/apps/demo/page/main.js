@@ -10,9 +10,10 @@ import { ask, inpaint } from "./server.js";
 
 const MEANINGS = {
   strategy: {
-    auto: "tiles for long, thin holes, crops for all others",
+    auto: "tiles for long, thin holes, texture for other large ones, else crops",
     whole: "the whole picture, scaled down, is the network's input",
     crops: "a square around each hole is the network's input",
+    texture: "like crops, with detail from other parts of the picture",
     tiles: "a large hole is filled piece by piece at full resolution",
   },
   blend: {
