@@ -13,6 +13,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _INTERVAL = 0.25  # seconds between two looks at the running functions
+_AGAIN = 0.25  # seconds of CPU time after which the exception is raised again
 
 
 class _Exceeded(BaseException):
@@ -21,13 +22,12 @@ class _Exceeded(BaseException):
 
 @dataclasses.dataclass(eq=False)
 class _Running:
-  thread: int
   clock: int  # of the thread's CPU time
   end: float
-  raised: bool = False
 
 
-_running: dict[int, _Running] = {}  # by thread; whoever pops an entry ends it
+_running: dict[int, _Running] = {}  # by thread
+_lock = threading.Lock()
 _any_running = threading.Event()
 
 
@@ -50,19 +50,27 @@ def limit_cpu(
   _start_watching(os.getpid())
   thread = threading.get_ident()
   clock = time.pthread_getcpuclockid(thread)
-  mine = _Running(thread, clock, time.clock_gettime(clock) + seconds)
   try:
     try:
-      _running[thread] = mine
+      _running[thread] = _Running(clock, time.clock_gettime(clock) + seconds)
       _any_running.set()
       return function(*args, **kwargs)
     finally:
-      if _running.pop(thread, None) is None:  # the watcher raises, or has raised
-        while not mine.raised:
-          time.sleep(0.001)
-        time.sleep(0)  # a pending exception is raised here at the latest
+      _forget(thread)
   except _Exceeded:
     raise TimeoutError(f"took more than {seconds:g} s of CPU time") from None
+
+
+def _forget(thread: int) -> None:
+  """Ends the watch over this thread, and takes an exception that is on its way."""
+  while True:
+    try:
+      with _lock:
+        _running.pop(thread, None)
+      time.sleep(0)  # a pending exception is raised here at the latest
+      return
+    except _Exceeded:
+      pass
 
 
 @functools.cache
@@ -77,15 +85,13 @@ def _watch() -> None:
     _any_running.wait()
     time.sleep(_INTERVAL)
     for thread, running in list(_running.items()):
-      try:
-        late = time.clock_gettime(running.clock) > running.end
-      except OSError:  # the thread has ended
-        continue
-      # The entry may be a later call's by now: it would be popped in the name of this
-      # one, so what was popped is checked.
-      if late and _running.get(thread) is running and _running.pop(thread, None):
-        raise_in(ctypes.c_ulong(thread), ctypes.py_object(_Exceeded))
-        running.raised = True
+      with _lock:
+        if _running.get(thread) is not running:
+          continue
+        if time.clock_gettime(running.clock) > running.end:
+          raise_in(ctypes.c_ulong(thread), ctypes.py_object(_Exceeded))
+          # Python drops an exception that meets a destructor: it is raised again.
+          running.end += _AGAIN
     _any_running.clear()
     if _running:
       _any_running.set()

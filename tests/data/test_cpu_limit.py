@@ -1,5 +1,6 @@
 """A function ends after its CPU time, in any thread, and nothing is raised later."""
 
+import contextlib
 import threading
 import time
 
@@ -41,6 +42,18 @@ def test_it_ends_what_takes_longer():
     limit_cpu(0.1, spin_and_catch, 60)
   assert time.thread_time() - began < 5
   assert limit_cpu(10, spin, 0.01) == 0.01  # the same thread goes on
+
+
+def test_an_exception_that_got_lost_is_raised_again():
+  def loses_one():
+    with contextlib.suppress(BaseException):  # as the garbage collector's callbacks do
+      spin(60)
+    return spin(10)
+
+  began = time.thread_time()
+  with pytest.raises(TimeoutError):
+    limit_cpu(0.1, loses_one)
+  assert time.thread_time() - began < 5
 
 
 def test_every_thread_has_its_own_limit():
