@@ -21,7 +21,7 @@ from PIL import Image
 
 from ctx_encoder import data
 from ctx_encoder.evaluation import compare, figures
-from ctx_encoder.training import feed, history, loop, trainer
+from ctx_encoder.training import feed, history, loop, process, trainer
 from ctx_encoder.training.checkpoint import Checkpoints
 
 STEPS = 8
@@ -451,6 +451,7 @@ def test_the_second_ctrl_c_ends_at_once(make_config, tmp_path, monkeypatch):
     os.kill(os.getpid(), signal.SIGINT)
     return state, metrics
 
+  monkeypatch.setattr(process, "_GRACE", 60)  # this process is not to be ended
   before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
   at_step(monkeypatch, 4, twice)
   with pytest.raises(KeyboardInterrupt):
