@@ -64,7 +64,7 @@ def arguments() -> argparse.ArgumentParser:
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
 
-  def several(name, default, choices=None, kind=str):
+  def several(name, default, choices=None, kind: type = str):
     parser.add_argument(name, nargs="+", type=kind, default=default, choices=choices)
 
   several("--targets", ["v5e-1", "v6e-8", "h100-1", "a100-8"])

@@ -15,12 +15,14 @@ resumes from there with a new discriminator.
 
 import argparse
 from pathlib import Path
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 
 from ctx_encoder import config as configuration
 from ctx_encoder.apps.arguments import Parser
+from ctx_encoder.models import Generator
 from ctx_encoder.models.weights import keras, read
 from ctx_encoder.training import assembly
 from ctx_encoder.training.checkpoint import Checkpoints
@@ -93,7 +95,7 @@ def make(args: argparse.Namespace) -> list[keras.Match]:
     return run.init(jax.random.key(config.seed), optimizers)
 
   shapes = jax.eval_shape(create)
-  layers = keras.table(run.generator, shapes.generator.params)
+  layers = keras.table(cast(Generator, run.generator), shapes.generator.params)
   variables, matches = keras.read(arrays, layers, shapes.generator.variables)
   state = jax.jit(create)()
   variables = jax.tree.map(jnp.asarray, variables)
