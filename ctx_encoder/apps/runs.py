@@ -14,10 +14,12 @@ from tqdm import tqdm
 from ctx_encoder import config, data, masks
 from ctx_encoder.data import silhouettes, split
 from ctx_encoder.evaluation import baselines, compare, nearest, perceptual
+from ctx_encoder.inpaint import shipped
 from ctx_encoder.training import trained
 from ctx_encoder.training.inference import make_complete
 
 KINDS = (*config.MASK_KINDS, "combined")
+_SHIPPED_SIZE = 128  # pixels: side of the last crops that it was trained on
 NEAREST = "nearest patch"  # the printed name of the baseline `nearest`
 
 
@@ -170,7 +172,8 @@ def make_plan(request: Request) -> Plan:
 def load_runs(workdirs: Sequence[str]) -> dict[str, trained.Trained]:
   """Returns {name: model} of folders, or of NAME=FOLDER to name a run otherwise.
 
-  Runs of one name get the name of their folder behind it.
+  "landscape" is the package's network, at 128x128. Runs of one name get the name of
+  their folder behind it.
 
   Raises:
     ValueError: two have the same name and folder name.
@@ -180,7 +183,9 @@ def load_runs(workdirs: Sequence[str]) -> dict[str, trained.Trained]:
   for text in workdirs:
     name, equals, folder = text.partition("=")
     given = bool(equals) and not Path(text).exists()
-    model = trained.load(folder if given else text)
+    folder = folder if given else text
+    package = folder == shipped.NAME and not Path(folder).exists()
+    model = shipped.model(_SHIPPED_SIZE) if package else trained.load(folder)
     runs.append((name if given else model.name, model))
   names = [name for name, _ in runs]
   found = {}

@@ -357,3 +357,11 @@ def test_bad_arguments_are_one_line(workdir, capsys):
   for metric, message in [("kid", "--trunk"), ("lpips", "--trunk and --heads")]:
     error = refusal(capsys, "crosseval", "--workdir", workdir, "--metric", metric)
     assert f"--metric {metric} needs {message}." in error
+
+
+def test_the_packages_network_has_a_name():
+  (name, model), *others = runs.load_runs(["landscape"]).items()
+  assert (name, others) == ("landscape", [])
+  assert model.config.data.image_size == 128
+  (renamed,) = runs.load_runs(["ours=landscape"])
+  assert renamed == "ours"

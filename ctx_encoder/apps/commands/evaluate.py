@@ -8,6 +8,7 @@ and the error at the seam, for each image and by the hole's area.
     ctx-encoder evaluate --workdir runs/photos_block --images photos
     ctx-encoder evaluate --workdir runs/photos_block --masks center brush \\
         --baselines mean telea nearest --json results.json
+    ctx-encoder evaluate --workdir landscape --images photos
 
 Several runs are compared with each other too. Of the images that the first run was
 trained on only its validation part is used, unless --all is given. The weights of a
@@ -35,7 +36,8 @@ def add_arguments(parser: Parser) -> None:
     "--workdir",
     nargs="+",
     required=True,
-    help="folders of runs, as launch.py made them; NAME=FOLDER names a run otherwise",
+    help="folders of runs, as launch.py made them, or landscape, the package's network"
+    " at 128x128; NAME=FOLDER names a run otherwise",
   )
   add_request_arguments(parser)
   parser.add_argument("--json", help="file to write every figure to")
