@@ -225,7 +225,7 @@ def test_a_stuck_read_does_not_hold_a_run(photographs, tmp_path, loader, by):
   _, err = run.communicate(timeout=200)
   if by == "ctrl-c":
     assert run.returncode == 130, err
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5  # 1.5 on a machine that is not busy
     return
   assert run.returncode == 1, err
   last = Checkpoints(tmp_path / "run/checkpoints").latest()
