@@ -187,7 +187,7 @@ decode, calls = examples.decode, []
 def stuck(*args):
   calls.append(args)
   if len(calls) > 60:
-    print("stuck", flush=True)
+    os.write(1, b"stuck\\n")  # from several threads
     os.read(os.pipe()[0], 1)
   return decode(*args)
 
@@ -225,7 +225,7 @@ def test_a_stuck_read_does_not_hold_a_run(photographs, tmp_path, loader, by):
   _, err = run.communicate(timeout=200)
   if by == "ctrl-c":
     assert run.returncode == 130, err
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5  # 1.5 on a machine that is not busy
     return
   assert run.returncode == 1, err
   last = Checkpoints(tmp_path / "run/checkpoints").latest()
