@@ -50,19 +50,19 @@ def poison(monkeypatch, *steps, part="params", value=jnp.nan):
 
   Steps count from 1. The metrics stay finite.
   """
-  original = step_module.simultaneous
+  original = step_module.TrainState
 
-  def simultaneous(run, optimizers, average, state, *rest):
-    updated = original(run, optimizers, average, state, *rest)
-    hit = jnp.isin(state.step + 1, jnp.array(steps))
+  def after_step(*, step, generator, **rest):
+    hit = jnp.isin(step, jnp.array(steps))
 
     def spoil(x):
       return jnp.where(hit, value, x) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
-    spoiled = jax.tree.map(spoil, getattr(updated.generator, part))
-    return updated._replace(generator=updated.generator.replace(**{part: spoiled}))
+    spoiled = jax.tree.map(spoil, getattr(generator, part))
+    generator = generator.replace(**{part: spoiled})
+    return original(step=step, generator=generator, **rest)
 
-  monkeypatch.setattr(step_module, "simultaneous", simultaneous)
+  monkeypatch.setattr(step_module, "TrainState", after_step)
 
 
 def lines_of(folder):
