@@ -60,7 +60,7 @@ def test_errors_are_one_line(tmp_path, monkeypatch, capsys):
     (["--path", "./nowhere"], "There is nothing at './nowhere'"),
     (["--path", "."], "No images in ."),
     (["--source", "folder"], "needs data.path"),
-    (["--image-size", "0"], "--image-size must be within [16, 1024]"),
+    (["--image-size", "0"], "image_size must be at least 1"),
   ):
     assert run(*arguments) == 1
     out, err = capsys.readouterr()
