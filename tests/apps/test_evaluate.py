@@ -64,6 +64,7 @@ def evaluated(workdir, images=None, **changes):
   return evaluate.evaluate(request)
 
 
+@pytest.mark.slow
 def test_results_are_the_same_at_any_batch_size(workdir, capsys):
   first = evaluated(workdir, masks=["random_block", "brush"], batch_size=16)
   printed = capsys.readouterr().out
@@ -118,6 +119,7 @@ def test_only_the_validation_part_of_a_runs_own_images_is_used(workdir, folder):
   assert about.startswith(f"2 images, chosen by name from {len(held_out)} images")
 
 
+@pytest.mark.slow
 def test_every_command_takes_the_same_of_many_images(workdir, folder, tmp_path, capsys):
   shared = ["--images", folder, "--max-images", 3, "--masks", "center", "--all"]
   figures, page = tmp_path / "figures.json", tmp_path / "page.html"
@@ -196,6 +198,7 @@ def of_embedded():
   return Model
 
 
+@pytest.mark.slow
 def test_all_embedded_photographs_are_both_their_parts(of_embedded):
   own = data.load(of_embedded.config.data)
   parts = own.train, own.validation

@@ -132,7 +132,7 @@ def printed_code(capsys):
   return code
 
 
-@pytest.mark.parametrize("name", fast("unet", "noise", of=MODELS))
+@pytest.mark.parametrize("name", fast("noise", of=MODELS))
 def test_lowered_program(workdirs, name):
   model = trained.load(workdirs[name])
   program = exporting.exported(model)
@@ -177,7 +177,7 @@ def test_stablehlo_needs_only_jax_and_flatbuffers(workdirs, tmp_path, capsys):
   assert path.stat().st_size > 1000
 
 
-@pytest.mark.parametrize("name", fast("unet", of=("photos", "unet", "patch")))
+@pytest.mark.parametrize("name", fast(of=("photos", "unet", "patch")))
 def test_onnx_runs_with_onnxruntime(workdirs, tmp_path, capsys, name):
   pytest.importorskip("onnx")
   pytest.importorskip("onnxruntime")

@@ -105,7 +105,25 @@ for game in ("bce", "least_squares", "hinge", "wasserstein"):
   }
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+# These compile for seconds.
+SLOW = {
+  "ms-ssim",
+  "contextual",
+  "total variation",
+  "frequencies",
+  "by region",
+  "colors",
+}
+SLOW |= {"whole ssim", "whole ms-ssim", "edges", "style"}
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+    for name in FUNCTIONS
+  ],
+)
 def test_transformations(name):
   """jit, vmap, one image, none, one with NaN, and half precision."""
   function, arrays = FUNCTIONS[name]

@@ -119,6 +119,7 @@ def test_training_changes_all_but_frozen_encoders(frozen):
   assert all(np.isfinite(value) for value in largest.values())
 
 
+@pytest.mark.slow
 def test_a_run_needs_the_weight_file_only_at_its_start(
   weight_file, tmp_path, photographs
 ):

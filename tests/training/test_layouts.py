@@ -72,7 +72,12 @@ def made(tmp_path_factory, compilation_cache):
 
 
 @pytest.mark.parametrize(
-  "layout", [pytest.param("jit", marks=pytest.mark.slow), "sharded", "pmap"]
+  "layout",
+  [
+    pytest.param("jit", marks=pytest.mark.slow),
+    "sharded",
+    pytest.param("pmap", marks=pytest.mark.slow),
+  ],
 )
 def test_eight_devices_equal_one(made, layout):
   (one, _), (eight, _) = made("one"), made(layout)

@@ -121,7 +121,9 @@ class Oracle:
     }
 
 
-@pytest.mark.parametrize("order", ["simultaneous", "alternating"])
+@pytest.mark.parametrize(
+  "order", ["simultaneous", pytest.param("alternating", marks=pytest.mark.slow)]
+)
 def test_values_gradients_and_norms(order):
   run, _, state, step = ready(update_order=order)
   after, measured = step(state, tiny.batch(), KEY)
