@@ -10,8 +10,7 @@ is resumed there. It must find a checkpoint, have lost at most the steps between
 saves, as in `kill`, and continue as a run that was never cut, bit for bit. Then the
 stopped run goes on.
 
-File systems: ext4 and XFS, where mkfs is installed. btrfs mounts no copy beside the
-original.
+File systems: ext4 and XFS, where mkfs is installed. btrfs was not tried.
 """
 
 import contextlib

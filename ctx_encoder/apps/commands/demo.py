@@ -29,7 +29,7 @@ import ctx_encoder
 from ctx_encoder import xla
 from ctx_encoder.apps import demo
 from ctx_encoder.apps.demo import server
-from ctx_encoder.inpaint import Inpainter
+from ctx_encoder.inpaint import Inpainter, shipped
 
 _DEFAULTS = demo.Limits()
 
@@ -75,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
       xla.cache_in(Path(args.workdir) / "cache")
       inpainter = _inpainter(args.workdir)
     else:
+      shipped.keep_compiled()
       inpainter = Inpainter.shipped()
     _warm_up(inpainter)
     hosts = demo.allowed_hosts(args.host, args.allow_host)
