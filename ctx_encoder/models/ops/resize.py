@@ -8,7 +8,6 @@ import math
 from fractions import Fraction
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 
 from ctx_encoder.models.ops.platform import by_platform
@@ -45,7 +44,9 @@ def _by_phases(x: jax.Array, size: int, axis: int) -> jax.Array:
   """
   ratio = Fraction(x.shape[axis], size)
   last = (size // ratio.denominator - 1) * ratio.numerator
-  x = jnp.pad(x, [(int(i == axis),) * 2 for i in range(x.ndim)], "edge")
+  end = x.shape[axis]
+  first, final = (lax.slice_in_dim(x, i, i + 1, axis=axis) for i in (0, end - 1))
+  x = lax.concatenate([first, x, final], axis)
   phases = []
   for phase in range(ratio.denominator):
     place = (phase + Fraction(1, 2)) * ratio + Fraction(1, 2)  # in the padded array
@@ -55,5 +56,5 @@ def _by_phases(x: jax.Array, size: int, axis: int) -> jax.Array:
       for start in (low, low + 1)
     )
     phases.append(left * float(low + 1 - place) + right * float(place - low))
-  y = jnp.stack(phases, axis + 1)
+  y = lax.concatenate([lax.expand_dims(p, [axis + 1]) for p in phases], axis + 1)
   return y.reshape(*x.shape[:axis], size, *x.shape[axis + 1 :])
