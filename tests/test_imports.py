@@ -148,6 +148,13 @@ def test_the_package_holds_few_loose_modules_and_no_long_ones():
   assert not {path: length for path, length in lengths.items() if length > 400}
 
 
+def test_functions_are_short():
+  for path in (ROOT / "ctx_encoder").rglob("*.py"):
+    for node in ast.walk(ast.parse(path.read_text())):
+      if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        assert node.end_lineno - node.lineno < 60, f"{path}: {node.name}"
+
+
 def loaded_by(statement):
   """Returns the top-level modules that a statement loads in a new Python."""
   result = subprocess.run(

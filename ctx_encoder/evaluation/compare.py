@@ -267,10 +267,17 @@ def validate(
     return found | {(MODEL, metric): values for metric, values in own.items()}
 
   found = over_batches(measured, batches, len(examples))
+  return _means(found, (*(baselines or {}), MODEL))
+
+
+def _means(
+  found: Mapping[tuple[str, str], np.ndarray], systems: Sequence[str]
+) -> dict[str, Means]:
+  """Returns {system: {metric: mean}} over the images of all processes."""
   rows = [len(values) for values in found.values()][:1]
   sums = [float(values.astype(np.float64).sum()) for values in found.values()]
   *sums, total = distributed.sum_over_processes([*sums, *map(float, rows)])
-  means: dict[str, Means] = {name: {} for name in (*(baselines or {}), MODEL)}
+  means: dict[str, Means] = {name: {} for name in systems}
   for (name, metric), value in zip(found, sums, strict=True):
     means[name][metric] = value / total
   return means

@@ -1,5 +1,6 @@
 """Gradients of both networks, sharing their forward passes."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -253,9 +254,8 @@ def generator_grads(
       (logits, layers), real, mask = seen, passes.real[1], passes.shown.mask
       terms["adversarial"] = lambda: objective.generator_loss(logits, mask)
       if layers:
-        terms["feature_matching"] = lambda: objective.feature_matching(
-          layers, real, mask
-        )
+        matching = functools.partial(objective.feature_matching, layers, real, mask)
+        terms["feature_matching"] = matching
     return terms
 
   def total_of(outputs, seen):
@@ -267,9 +267,8 @@ def generator_grads(
     return to_outputs
 
   inputs = generated.outputs, passes.fake if passes else None
-  (total, measured), slopes = jax.value_and_grad(total_of, (0, 1), has_aux=True)(
-    *inputs
-  )
+  differentiate = jax.value_and_grad(total_of, (0, 1), has_aux=True)
+  (total, measured), slopes = differentiate(*inputs)
   (grads,) = generated.pullback(pulled(*slopes))
   for name in terms_of(*inputs) if norms else ():
     own = {name: objective.weights[name]}

@@ -15,6 +15,7 @@ from jax import lax
 
 from ctx_encoder import augment as augmentation
 from ctx_encoder import masks, pixels
+from ctx_encoder.config import Config
 from ctx_encoder.training import gradients, keys
 from ctx_encoder.training.gradients import Metrics
 from ctx_encoder.training.setup import Optimizers, Run
@@ -50,17 +51,19 @@ def make_train_step(
   `accumulate` the gradients are means over parts of the batch.
 
   Args:
-    run: networks, losses, holes and augmentation; of its configuration update_order,
-      accumulate, ema_decay, log.grad_norms and on_nonfinite are used.
+    run: networks, losses, holes, augmentation and configuration.
     optimizers: the update rules.
     axis_name: the axis of `jax.pmap`, if that runs the step. Gradients, statistics and
       metrics are averaged over it.
 
   Returns:
-    The step. `key` is the same at every step: the state's step is folded into it. The
+    The step, whose `key` is always the same: the state's step is folded into it. The
     metrics are float32 scalars.
   """
   config = run.config
+  alternating = config.update_order == "alternating"
+  if alternating and config.accumulate > 1:
+    raise ValueError("accumulate above 1 needs update_order=simultaneous.")
   if axis_name:
     run = run.over_axis(axis_name)
 
@@ -77,9 +80,7 @@ def make_train_step(
       own, rule = state.discriminator, optimizers.discriminator
       return apply_updates(own, average(grads), stats, rule)
 
-    if config.update_order == "alternating":
-      if config.accumulate > 1:
-        raise ValueError("accumulate above 1 needs update_order=simultaneous.")
+    if alternating:
       found = both_grads(run, state, batch, key, position, update)
     else:
       found = _accumulated(run, state, batch, key, position)
@@ -92,20 +93,34 @@ def make_train_step(
       discriminator = update(found.discriminator, found.discriminator_stats)
     measured = found.metrics
     if config.log.grad_norms:
-      measured["grad_norm/generator"] = optax.tree.norm(grads)
-      if found.discriminator is not None:
-        norm = optax.tree.norm(average(found.discriminator))
-        measured["grad_norm/discriminator"] = norm
-    after = TrainState(
-      step=state.step + 1,
-      updates=state.updates + config.accumulate,
-      generator=generator,
-      discriminator=discriminator,
-      average=_moved(state, generator.params, config.ema_decay),
-    )
-    return after, average(measured)
+      measured |= _grad_norms(grads, average(found.discriminator))
+    return _after(config, state, generator, discriminator), average(measured)
 
   return skip_nonfinite(step) if config.on_nonfinite == "skip" else step
+
+
+def _grad_norms(generator: PyTree, discriminator: PyTree | None) -> Metrics:
+  """Returns the norms of both gradients, as metrics; None = not trained."""
+  norms = {"grad_norm/generator": optax.tree.norm(generator)}
+  if discriminator is not None:
+    norms["grad_norm/discriminator"] = optax.tree.norm(discriminator)
+  return norms
+
+
+def _after(
+  config: Config,
+  state: TrainState,
+  generator: NetworkState,
+  discriminator: NetworkState,
+) -> TrainState:
+  """Returns the state after a step, of networks that are updated already."""
+  return TrainState(
+    step=state.step + 1,
+    updates=state.updates + config.accumulate,
+    generator=generator,
+    discriminator=discriminator,
+    average=_moved(state, generator.params, config.ema_decay),
+  )
 
 
 def apply_updates(

@@ -71,6 +71,11 @@ class Place(NamedTuple):
   def resumed(self) -> bool:
     return self.checkpoints.latest() is not None
 
+  def say_resumed(self, step: int, total_steps: int) -> None:
+    """Names the step that a resumed run continues from."""
+    if self.resumed:
+      self.say(f"Resuming at step {step} of {total_steps} from {self.workdir}.")
+
   def last_checkpoint(self) -> str:
     """Returns a sentence for the user."""
     step = self.checkpoints.latest()
@@ -164,8 +169,7 @@ def _train(run: Run, start: Start, images: data.Data, place: Place) -> Outcome:
   mesh = distributed.data_mesh()
   state, restore = _initial_state(run, start.params, optimizers, mesh, place)
   step = int(state.step)
-  if place.resumed:
-    place.say(f"Resuming at step {step} of {total_steps} from {place.workdir}.")
+  place.say_resumed(step, total_steps)
   with contextlib.ExitStack() as stack:
     interruption = stack.enter_context(Interruption())  # first: the others may block
     stack.enter_context(checkpoints)
