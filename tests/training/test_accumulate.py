@@ -88,9 +88,8 @@ def test_accelerators_add_up_the_parts_in_a_loop():
 
 
 def test_parts_that_are_impossible():
-  *_, state, step = recorders.ready(accumulate=2, update_order="alternating")
   with pytest.raises(ValueError, match="needs update_order=simultaneous"):
-    step(state, tiny.batch(), KEY)
+    recorders.ready(accumulate=2, update_order="alternating")
   *_, state, step = recorders.ready(accumulate=3, remember=False)
   with pytest.raises(ValueError, match=r"batch of 4 cannot .* 3 equal parts"):
     step(state, tiny.batch(), KEY)
