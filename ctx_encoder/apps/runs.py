@@ -19,7 +19,6 @@ from ctx_encoder.training import trained
 from ctx_encoder.training.inference import make_complete
 
 KINDS = (*config.MASK_KINDS, "combined")
-_SHIPPED_SIZE = 128  # pixels: side of the last crops that it was trained on
 NEAREST = "nearest patch"  # the printed name of the baseline `nearest`
 
 
@@ -185,7 +184,7 @@ def load_runs(workdirs: Sequence[str]) -> dict[str, trained.Trained]:
     given = bool(equals) and not Path(text).exists()
     folder = folder if given else text
     package = folder == shipped.NAME and not Path(folder).exists()
-    model = shipped.model(_SHIPPED_SIZE) if package else trained.load(folder)
+    model = shipped.model(shipped.SIDE) if package else trained.load(folder)
     runs.append((name if given else model.name, model))
   names = [name for name, _ in runs]
   found = {}

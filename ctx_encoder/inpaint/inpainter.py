@@ -67,7 +67,7 @@ class Inpainter:
     self._reach = reach
 
   @classmethod
-  def shipped(cls, image_size: int = 128) -> "Inpainter":
+  def shipped(cls, image_size: int = shipped.SIDE) -> "Inpainter":
     """Loads the network that comes with the package, see `shipped.card`.
 
     Args:

@@ -1,9 +1,6 @@
-"""The network that comes with the package: weights, their card, and its loading."""
+"""The network that comes with the package, ready to complete images."""
 
 import functools
-import hashlib
-import importlib.resources
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,14 +9,15 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from ctx_encoder import config, xla
-from ctx_encoder.models import Landscape, weights
+from ctx_encoder.models import Landscape
+from ctx_encoder.models.weights.package import NAME, SIDE, arrays, card, folder
 from ctx_encoder.training.inference import Complete, make_complete
 from ctx_encoder.training.task import View
 
 if TYPE_CHECKING:
   from ctx_encoder.training.trained import Trained
 
-NAME = "landscape"
+__all__ = ["NAME", "SIDE", "card", "complete", "keep_compiled", "model", "variables"]
 
 
 def view(image_size: int) -> View:
@@ -34,28 +32,12 @@ def view(image_size: int) -> View:
 
 
 @functools.cache
-def card() -> dict[str, Any]:
-  """Returns what is known of the weights: data, licence, recipe, figures, checksum."""
-  return json.loads((_folder() / f"{NAME}.json").read_text(encoding="utf-8"))
-
-
-@functools.cache
 def variables() -> dict[str, Any]:
   """Returns the variables of `models.Landscape`, float32.
 
-  Raises:
-    ValueError: the file of the weights has changed since it was published.
-    ModuleNotFoundError: safetensors is not installed.
+  Raises: as `package.arrays`.
   """
-  with importlib.resources.as_file(_folder() / f"{NAME}.safetensors") as path:
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if digest != card()["sha256"]:
-      raise ValueError(
-        f"{path} is damaged: its SHA-256 is {digest}, not {card()['sha256']}."
-        " Install the package again."
-      )
-    arrays = weights.load(path)
-  params = {name: jnp.asarray(x, jnp.float32) for name, x in arrays.items()}
+  params = {name: jnp.asarray(x, jnp.float32) for name, x in arrays().items()}
   return {"params": traverse_util.unflatten_dict(params, sep="/")}
 
 
@@ -74,8 +56,9 @@ def model(image_size: int) -> "Trained":
       "masks.fill": "smooth",
     }
   )
-  folder = Path(str(_folder()))
-  return Trained(folder, 0, settings, Landscape(), variables(), view(image_size))
+  return Trained(
+    Path(str(folder())), 0, settings, Landscape(), variables(), view(image_size)
+  )
 
 
 def complete(image_size: int) -> Complete:
@@ -92,7 +75,3 @@ def keep_compiled() -> None:
   if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     xla.cache_in(Path(home, "ctx_encoder"))
-
-
-def _folder():
-  return importlib.resources.files("ctx_encoder.inpaint") / "weights"

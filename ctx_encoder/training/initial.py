@@ -1,8 +1,5 @@
 """The generator's initial weights, where they are not random."""
 
-import hashlib
-import importlib.resources
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +8,10 @@ import numpy as np
 from flax import traverse_util
 
 from ctx_encoder.models import weights
+from ctx_encoder.models.weights import package
 from ctx_encoder.training import trained
 from ctx_encoder.training.setup import Run, init_generator
 from ctx_encoder.training.state import PyTree
-
-SHIPPED = "landscape"
 
 
 def params(run: Run) -> dict[str, PyTree]:
@@ -32,29 +28,19 @@ def params(run: Run) -> dict[str, PyTree]:
   if not source:
     encoder = run.encoder_params()
     return {} if encoder is None else {"encoder": encoder}
-  if source == SHIPPED:
-    return _checked(run, _shipped(), source)
+  if source == package.NAME:
+    return _checked(run, package.arrays(), source)
   if Path(source).suffix == ".safetensors":
     return _checked(run, weights.load(source), source)
   try:
     return trained.load(source, generator=run.generator).variables["params"]
   except FileNotFoundError as error:
     raise FileNotFoundError(
-      f"init_from={source} is neither '{SHIPPED}', nor a .safetensors file, nor the"
-      " folder of a run with a checkpoint."
+      f"init_from={source} is neither '{package.NAME}', nor a .safetensors file, nor"
+      " the folder of a run with a checkpoint."
     ) from error
   except ValueError as error:
     raise ValueError(f"init_from={source}: {error}") from error
-
-
-def _shipped() -> dict[str, Any]:
-  """Returns the arrays of the network that comes with the package."""
-  folder = importlib.resources.files("ctx_encoder") / "inpaint" / "weights"
-  card = json.loads((folder / f"{SHIPPED}.json").read_text(encoding="utf-8"))
-  with importlib.resources.as_file(folder / f"{SHIPPED}.safetensors") as path:
-    if hashlib.sha256(path.read_bytes()).hexdigest() != card["sha256"]:
-      raise ValueError(f"{path} is damaged. Install the package again.")
-    return weights.load(path)
 
 
 def _checked(run: Run, arrays: dict[str, Any], source: str) -> dict[str, PyTree]:

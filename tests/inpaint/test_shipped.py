@@ -12,6 +12,7 @@ from ctx_encoder.apps import cli
 from ctx_encoder.data import landscapes
 from ctx_encoder.evaluation import baselines
 from ctx_encoder.inpaint import Inpainter, shipped
+from ctx_encoder.models.weights import package
 
 
 def test_the_weights_are_the_published_ones(monkeypatch):
@@ -19,12 +20,12 @@ def test_the_weights_are_the_published_ones(monkeypatch):
   assert sum(x.size for x in _leaves(params)) == shipped.card()["parameters"]
   for field in ("data", "licence", "recipe", "figures", "limits", "not_for"):
     assert shipped.card()[field], field
-  file = shipped._folder() / "landscape.safetensors"
+  file = package.folder() / "landscape.safetensors"
   content = file.read_bytes()
   assert hashlib.sha256(content).hexdigest() == shipped.card()["sha256"]
   assert len(content) <= 10e6
   shipped.variables.cache_clear()
-  monkeypatch.setattr(shipped, "card", lambda: {"sha256": "0"})
+  monkeypatch.setattr(package, "card", lambda: {"sha256": "0"})
   with pytest.raises(ValueError, match=r"landscape\.safetensors is damaged"):
     shipped.variables()
   shipped.variables.cache_clear()

@@ -102,7 +102,7 @@ def _model(args: argparse.Namespace) -> trained.Trained:
     return trained.load(args.workdir, step=args.step)
   if args.step is not None:
     raise ValueError("--step names a checkpoint of a run: it needs --workdir.")
-  size = 128 if args.image_size is None else args.image_size
+  size = shipped.SIDE if args.image_size is None else args.image_size
   if size < 8 or size % 8:
     raise ValueError(f"--image-size must be a multiple of 8, not {size}.")
   return shipped.model(size)
