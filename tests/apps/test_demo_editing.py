@@ -49,6 +49,14 @@ def test_redo(visit, picture):
   assert page.locator("#redo").is_disabled()  # a new stroke ends what was undone
 
 
+def test_the_mask_is_downloaded(visit, picture):
+  page = visit(**SCREEN)
+  load(page, picture)
+  paint(page, (0.1, 0.2), (0.3, 0.2))
+  downloaded = saved(page, "#save-mask", "holiday_mask.png")
+  np.testing.assert_array_equal(downloaded[..., 0] > 127, hole(page))
+
+
 def test_undo_leads_back_to_the_picture_before(visit, picture):
   page = visit(**SCREEN)
   load(page, picture)

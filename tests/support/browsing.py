@@ -95,9 +95,29 @@ def radius(page):
   return 2 * 20 ** float(page.input_value("#radius"))
 
 
+# Keeps the next file that the page makes, instead of the browser's download: a slow
+# machine makes it seconds after the click, and Chromium then refuses the tenth or so.
+_KEEP = """() => {
+  const { createObjectURL } = URL;
+  window.kept = new Promise((resolve, reject) => {
+    setTimeout(() => reject(new Error("the page made no file in 30 s")), 30_000);
+    HTMLAnchorElement.prototype.click = () => {}; // above HTMLElement's, until deleted
+    URL.createObjectURL = (blob) => {
+      URL.createObjectURL = createObjectURL;
+      setTimeout(() => delete HTMLAnchorElement.prototype.click);
+      blob.arrayBuffer().then((bytes) => resolve([...new Uint8Array(bytes)]));
+      return createObjectURL.call(URL, blob);
+    };
+  });
+}"""
+
+
 def hole(page):
   """Returns the hole that is painted, as the page saves it."""
-  return saved(page, "#save-mask", "_mask.png")[..., 0] > 127
+  page.evaluate(_KEEP)
+  page.click("#save-mask")
+  with Image.open(io.BytesIO(bytes(page.evaluate("() => window.kept")))) as image:
+    return np.asarray(image)[..., 0] > 127
 
 
 def colors(page, selector="#canvas"):
