@@ -57,8 +57,8 @@ def cut_down(config):
   return config
 
 
-# A U-Net and a network of the centre without --slow; below, launch.py trains 'Photos'.
-FAST = {"quickstart", "pathak_code"}
+# A U-Net without --slow; below, launch.py trains 'Photos'.
+FAST = {"quickstart"}
 
 
 @pytest.mark.parametrize(

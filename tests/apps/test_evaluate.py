@@ -79,6 +79,7 @@ def test_results_are_the_same_at_any_batch_size(workdir, capsys):
   assert areas[0] != areas[1]
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_the_metrics(workdir, folder):
   model = trained.load(workdir)
   wanted = {"path": str(folder), "everything": True}
@@ -138,6 +139,7 @@ def test_every_command_takes_the_same_of_many_images(workdir, folder, tmp_path, 
   assert list(loaded.train.names) == names
 
 
+@pytest.mark.slow
 def test_images_that_have_moved(folder, tmp_path, capsys):
   gone = tmp_path / "gone"
   shutil.copytree(folder, gone)
@@ -250,6 +252,7 @@ def test_a_baseline_whose_library_is_missing(workdir, capsys, monkeypatch):
   assert error.startswith("ctx-encoder evaluate: The baseline Telea needs cv2")
 
 
+@pytest.mark.slow
 def test_a_baseline_and_a_run_of_one_name(workdir, capsys):
   arguments = ["--workdir", f"mean colour={workdir}", "--masks", "center"]
   assert "'mean colour'" in refusal(capsys, "evaluate", *arguments)
@@ -322,6 +325,7 @@ class Measures:
     return images.mean(axis=(1, 2)).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_fid_and_kid_are_written_with_the_name_of_their_network(
   workdir, tmp_path, capsys, monkeypatch
 ):

@@ -35,8 +35,8 @@ def network():
   "options",
   [
     {"fill": (1.0, 0.5, 0.0)},
-    {"fill": None},
-    {"normalization": "unit"},
+    pytest.param({"fill": None}, marks=pytest.mark.slow),
+    pytest.param({"normalization": "unit"}, marks=pytest.mark.slow),
     {"normalization": "minmax"},
   ],
 )
@@ -119,6 +119,7 @@ def test_mean_colors():
   np.testing.assert_allclose(found, quarters.reshape(3, 12), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_untrained_networks_statistics_are_those_of_the_pictures():
   generator, asked = tiny.generator(), view()
   random = features.make_random_variables(generator, asked)
@@ -180,7 +181,7 @@ def workdir(classes, tmp_path_factory):
   )
 
 
-@pytest.mark.parametrize("batch_size", [5, 100])
+@pytest.mark.parametrize("batch_size", [5, pytest.param(100, marks=pytest.mark.slow)])
 def test_the_file_of_features(workdir, classes, tmp_path, batch_size, capsys):
   output = tmp_path / "new" / "features.npz"
   arguments = ["--workdir", workdir, "--images", classes, "--output", output]

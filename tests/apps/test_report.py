@@ -217,6 +217,7 @@ def test_a_name_that_is_not_unicode(made, tmp_path, monkeypatch, workdirs):
 # Figures
 
 
+@pytest.mark.slow
 def test_measurements_are_the_same_in_other_batches(plan, made):
   for kind in made.kinds:
     holes = plan.holes(kind.name)
@@ -463,6 +464,7 @@ def test_what_is_missing_is_said(plan, workdirs, tmp_path, made):
 # The command
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_page_and_pngs(workdirs, tmp_path, capsys):
   output, pngs = tmp_path / "new" / "page.html", tmp_path / "pngs"
   shared = ["--output", output, "--pngs", pngs, "--max-images", 4, "--batch-size", 4]
@@ -572,6 +574,7 @@ for (const width of [360, 400, 1400]) {
 </script>"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["several", "single"])
 def test_the_layout_in_a_browser(pages, which, tmp_path):
   names = ("chromium", "chromium-browser", "google-chrome", "chrome")

@@ -113,6 +113,7 @@ class TestLossTerms:
     values = total(images.at[1, 0, 0, 0].set(jnp.nan))
     np.testing.assert_array_equal(np.isfinite(values), [True, False])
 
+  @pytest.mark.slow
   def test_zero_for_equal_pictures(self):
     terms = terms_of(unit(photographs()), photographs(), photographs())
     np.testing.assert_allclose(terms["style"], 0, atol=1e-10)
@@ -191,6 +192,7 @@ class TestStylize:
       assert shown > 0.5
     np.testing.assert_array_equal(default()(content, style), result)
 
+  @pytest.mark.slow
   def test_pictures_are_independent(self):
     content, style = photographs(3), paintings(3)
     together = default()(content, style).astype(int)
@@ -200,6 +202,7 @@ class TestStylize:
       assert difference.mean() < 0.5
       assert np.abs(together[number - 1] - together[number]).mean() > 10
 
+  @pytest.mark.slow
   def test_content_weight(self):
     content, style = photographs(), paintings()
     matched = stylize.match_colors(unit(content), unit(style))
@@ -210,6 +213,7 @@ class TestStylize:
     )
     assert near < far / 2
 
+  @pytest.mark.slow
   def test_tv_weight(self):
     content, style = photographs(), paintings()
     smooth = stylize.make_stylize(filters(), stylize.Recipe(tv_weight=1, steps=15))
@@ -219,6 +223,7 @@ class TestStylize:
     )
     assert (plain < 0.7 * rough).all()
 
+  @pytest.mark.slow
   def test_keep_colors(self):
     content, style = photographs(), paintings()
     recipe = stylize.Recipe(steps=15, keep_colors=True)
@@ -347,6 +352,7 @@ class TestCommand:
     loaded = load(output, image_size=SIDE, loader="pillow", validation_fraction=0.0)
     assert (loaded.summary.found, loaded.summary.skipped) == (3, {})
 
+  @pytest.mark.slow
   def test_the_next_call_completes_an_interrupted_one(self, folders, tmp_path, capsys):
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     assert call(folders, whole, "--batch-size", 1) == 0
@@ -363,6 +369,7 @@ class TestCommand:
     assert call(folders, resumed, "--count", 2) == 0
     assert "0 pictures written, 2 existed" in capsys.readouterr().out
 
+  @pytest.mark.slow
   def test_paintings_depend_only_on_seed_and_name(self, folders, tmp_path):
     names = {}
     for seed in range(3):
@@ -373,6 +380,7 @@ class TestCommand:
     assert call(folders, tmp_path / "less", "--steps", 1) == 0
     assert set(contents(tmp_path / "less")) < names[0]
 
+  @pytest.mark.slow
   def test_folders_and_extensions_are_kept_apart(self, folders, tmp_path):
     folder(folders[0] / "more", photographs(1), "photo")
     Image.new("RGB", (40, 48), "red").save(folders[0] / "photo0.bmp")
@@ -387,6 +395,7 @@ class TestCommand:
       "stylize.json",
     }
 
+  @pytest.mark.slow
   def test_bad_files_are_named_and_skipped(self, folders, tmp_path, capsys):
     for path in folders:
       (path / "broken.png").write_bytes(b"not a picture")
@@ -414,6 +423,7 @@ class TestCommand:
     assert call(folders, tmp_path / "mine") == 1
     assert contents(tmp_path / "mine") == {"a.txt": b"mine"}
 
+  @pytest.mark.slow
   def test_first_layers_of_a_vgg(self, folders, tmp_path, capsys):
     file = first_layers(tmp_path / "first.npz")
     network = ("--features", "vgg16", "--weights", file)

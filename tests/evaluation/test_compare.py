@@ -184,6 +184,7 @@ def test_masks_out_of_files():
       compare.of_files(wrong)
 
 
+@pytest.mark.slow
 def test_the_grid_column_is_a_geometric_mean(holes):
   found, _ = examples()
 
@@ -240,6 +241,7 @@ def test_fid_and_kid_name_their_network_and_grow_with_the_difference(measures, h
   assert "fid" not in dataclasses.replace(result, sets={}).summary["white"]
 
 
+@pytest.mark.slow
 def test_validation_measures_lpips_and_kid(measures, monkeypatch):
   found, images = examples(16)
   key = jax.random.key(0)

@@ -188,6 +188,7 @@ def test_crops_of_long_pictures_are_small(box, share):
   assert shown.left + shown.width >= right
 
 
+@pytest.mark.slow
 def test_a_large_hole_gets_the_pictures_texture():
   """A striped picture; the network's fill is its smooth interpolation."""
   rows, columns = np.mgrid[:128, :128]
@@ -370,6 +371,7 @@ def test_kinds_of_pictures(tmp_path):
   np.testing.assert_array_equal(both, np.stack([expected, expected]))
 
 
+@pytest.mark.slow
 def test_lists_give_the_same_as_single_pictures():
   sizes = [(20 + 7 * i, 90 - 5 * i) for i in range(9)]
   images = [noise(*size, seed=i) for i, size in enumerate(sizes)]

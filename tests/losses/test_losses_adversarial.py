@@ -228,6 +228,7 @@ def test_relativistic_average(axis_name):
 # Labels of patches
 
 
+@pytest.mark.slow
 def test_fake_patches_are_those_whose_logits_depend_on_the_hole():
   depth, size = 2, 40
   discriminator = patchgan.PatchGAN(depth, patchgan.Settings(width=0.05))

@@ -53,6 +53,7 @@ SAMPLERS = {
     "probabilities": {"center": 1, "random_block": 1, "random_region": 1, "brush": 1},
   },
 }
+LONG = ("wide_brush", "combined")  # to compile
 KINDS = ("random_block", "noise", "shapes", "brush")
 
 
@@ -78,7 +79,8 @@ def draw(kind, keys=64, **arguments):
 
 @pytest.mark.parametrize(
   ("name", "size"),
-  [(name, 64) for name in SAMPLERS]
+  [(name, 64) for name in SAMPLERS if name not in LONG]
+  + [slow(name, 64) for name in LONG]
   + [slow(name, size) for name in KINDS for size in (33, 128)],
 )
 def test_shape_values_and_area_for_every_key(name, size):
@@ -124,7 +126,7 @@ def test_upsampling_is_pillows_bicubic():
   np.testing.assert_allclose(weights @ noise @ weights.T, expected, atol=0.02)
 
 
-@pytest.mark.parametrize("name", [n for n in SAMPLERS if n != "center"])
+@pytest.mark.parametrize("name", ["large_blocks", *KINDS, *map(slow, LONG)])
 def test_every_border_is_reached(name):
   reached = drawn(name).any((0, 3))
   for border in (reached[0], reached[-1], reached[:, 0], reached[:, -1]):
@@ -132,9 +134,7 @@ def test_every_border_is_reached(name):
   assert reached.mean() > 0.98
 
 
-@pytest.mark.parametrize(
-  "name", [n for n in SAMPLERS if n not in ("center", "combined")]
-)
+@pytest.mark.parametrize("name", ["large_blocks", *KINDS, slow("wide_brush")])
 def test_examples_and_seeds_get_different_masks(name):
   result = drawn(name)[:64].reshape(64, -1)
   assert len(np.unique(result, axis=0)) >= 60
@@ -142,7 +142,7 @@ def test_examples_and_seeds_get_different_masks(name):
   assert (result != other).any(1).mean() > 0.9
 
 
-@pytest.mark.parametrize("name", [*KINDS, "combined"])
+@pytest.mark.parametrize("name", [*KINDS, slow("combined")])
 def test_one_mask_for_one_id_at_any_batch_size(name):
   index = np.array([500, 3, 3, 77, 2**31 - 1])
   batch = np.asarray(make(name, 64)(jax.random.key(0), jnp.asarray(index, jnp.int32)))

@@ -156,6 +156,7 @@ def test_grids_are_found_and_grow_with_their_strength(photographs, holes):
       assert means[-1] > 15 * means[0]
 
 
+@pytest.mark.slow
 def test_a_shifted_grid_has_the_same_energy(photographs, holes):
   base = smooth(photographs)
   for period in PERIODS:
@@ -173,6 +174,7 @@ def test_a_shifted_grid_has_the_same_energy(photographs, holes):
     assert max(values) < 1.3 * min(values)
 
 
+@pytest.mark.slow
 def test_a_grid_of_another_period_is_not_one(photographs, holes):
   y, x = np.mgrid[:SIDE, :SIDE]
   for other, period in ((6, 4), (5, 8)):
@@ -204,6 +206,7 @@ def test_regions_too_small_to_measure():
   assert measure(images[:0], mask[:0], 8).shape == (0,)
 
 
+@pytest.mark.slow
 def test_masks_of_any_type_gradients_and_single_images(photographs, holes):
   images, mask = photographs[:2, 20:60, 30:70], holes[:2, 20:60, 30:70]
   expected = measure(images, mask, 2)

@@ -126,6 +126,7 @@ def test_a_region_averages_the_map():
   )
 
 
+@pytest.mark.slow
 def test_ssim_is_that_of_tensorflow():
   tf = pytest.importorskip("tensorflow")
   completed, targets, _ = batch()

@@ -278,6 +278,7 @@ def test_every_layer_equals_keras(depth, tmp_path):
     assert_close(actual[layer], keras.ops.convert_to_numpy(features))
 
 
+@pytest.mark.slow
 def test_only_weights_up_to_the_deepest_tap_are_needed():
   arrays = random_weights("vgg16", 4)  # up to conv2_2
   x = jnp.asarray(images(8, 8), jnp.float32)
@@ -309,6 +310,7 @@ def test_feature_functions_are_pytrees_of_parameters(shallow):
     np.testing.assert_allclose(passed[tap], plain[tap], 1e-5, 1e-5)
 
 
+@pytest.mark.slow
 def test_features_under_vmap(shallow):
   x = jnp.asarray(images(6, 6, batch=4), jnp.float32)
   plain, mapped = shallow(x), jax.vmap(shallow)(x.reshape(2, 2, 6, 6, 3))
@@ -317,6 +319,7 @@ def test_features_under_vmap(shallow):
     np.testing.assert_allclose(flat, plain[tap], 1e-5, 1e-5)
 
 
+@pytest.mark.slow
 def test_features_of_half_precision(shallow):
   x = jnp.asarray(images(6, 6), jnp.bfloat16)
   exact = shallow(x.astype(jnp.float32))
@@ -429,6 +432,7 @@ def test_random_features_equal_scipys_correlation():
   assert all(jnp.abs(f).max() < 1e-4 for f in blank.values())
 
 
+@pytest.mark.slow
 def test_random_features_of_photographs_are_about_one():
   features = jax.jit(multi_scale_features(jax.random.key(0)))
   sizes = []

@@ -94,8 +94,7 @@ def check(model, keras_model):
   ("name", "suffix"),
   [
     ("photos", ".h5"),
-    ("monet", ".weights.h5"),
-    slow("photos", ".weights.h5"),
+    *[slow(*case) for case in [("photos", ".weights.h5"), ("monet", ".weights.h5")]],
     slow("monet", ".h5"),
   ],
 )
@@ -150,8 +149,9 @@ def test_resize_decoders_equal_keras(keras, tmp_path):
 @pytest.mark.parametrize(
   ("name", "file"),
   [
-    *[("photos", file) for file in ("m.keras", "m.weights.h5", "m.h5", "whole.h5")],
+    ("photos", "m.keras"),
     ("monet", "m.weights.h5"),
+    *[slow("photos", file) for file in ("m.weights.h5", "m.h5", "whole.h5")],
     *[slow("monet", file) for file in ("m.keras", "m.h5", "whole.h5")],
   ],
 )
@@ -183,7 +183,7 @@ def save_listed(model, path):
     legacy.save_weights_to_hdf5_group(file, model)
 
 
-@pytest.mark.parametrize("suffix", [".weights.h5", ".h5"])
+@pytest.mark.parametrize("suffix", [".weights.h5", slow(".h5")])
 def test_export_and_import_change_nothing(workdirs, tmp_path, suffix):
   path, workdir = tmp_path / f"ours{suffix}", tmp_path / "run"
   call(export_keras, "--workdir", workdirs["monet"], "--output", path)
@@ -251,9 +251,9 @@ def test_the_archive_is_not_run(models, tmp_path):
       {"data__image_size": 128},
       "Layer conv2d_transpose_3 of the file does not match decoder/stage4/conv: its",
     ),
-    ({"model__bottleneck": "channelwise"}, "model.bottleneck=channelwise"),
+    slow({"model__bottleneck": "channelwise"}, "model.bottleneck=channelwise"),
     ({"model__noise_dim": 2}, "model.noise_dim"),
-    ({"model__generator": "monet", "model__skips": True}, "model.skips"),
+    slow({"model__generator": "monet", "model__skips": True}, "model.skips"),
     ({"masks__fill": "mean"}, "--set masks.fill=#rrggbb"),
     ({"batch_size": 0}, "'batch_size' must be within"),
   ],
@@ -270,6 +270,7 @@ def test_mismatches_are_named(workdirs, tmp_path, capsys, changes, message):
   assert not workdir.exists()
 
 
+@pytest.mark.slow
 def test_surplus_and_unknown_layers_are_named(workdirs, tmp_path, capsys):
   import h5py
 

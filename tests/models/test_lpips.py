@@ -199,6 +199,7 @@ def test_a_region_counts_what_lies_in_it(jitted):
   np.testing.assert_allclose(scaled, jitted(changed, targets, near), 1e-5)
 
 
+@pytest.mark.slow
 def test_vmap_and_weights_as_arguments(alex, jitted):
   predictions, targets, _ = batch("alex", count=4)
   plain = jitted(predictions, targets)
@@ -208,6 +209,7 @@ def test_vmap_and_weights_as_arguments(alex, jitted):
   assert len(jax.tree.leaves(alex)) == 2 * 5 + 5
 
 
+@pytest.mark.slow
 def test_half_precision_images(jitted):
   halves = [x.astype(jnp.bfloat16) for x in batch("alex")[:2]]
   values = jitted(*halves)
@@ -231,6 +233,7 @@ def test_nonfinite_pixels_give_nonfinite_distances(jitted):
     np.testing.assert_array_equal(values[1:], clean[1:])
 
 
+@pytest.mark.slow
 def test_features_of_zeros_have_gradients():
   arrays = random_weights("alex")
   arrays = {k: v - 1000 if v.ndim == 1 else v for k, v in arrays.items()}

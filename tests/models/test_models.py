@@ -27,6 +27,7 @@ from ctx_encoder.models import (
 
 BOTTLENECKS = ("dense", "conv", "channelwise")
 NARROW = Settings(width=1 / 32)
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
 def example_keys(count, seed=0):
@@ -70,7 +71,7 @@ def random_images(*shape, seed=1):
 # Generators and their parts
 
 
-@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize("name", ["photos", slow("monet")])
 def test_codes_have_one_shape_for_all_image_sizes(name):
   code = {"photos": (2, 2, 256), "monet": (4, 4, 512)}[name]
   for size in (16, 64, 1024):
@@ -82,7 +83,7 @@ def test_codes_have_one_shape_for_all_image_sizes(name):
     assert shapes_of(generator.encoder, 2, size, size, 3)[1].shape == (2, *code)
 
 
-@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize("name", [slow("photos"), "monet"])
 def test_bottlenecks_output_sizes_and_upsampling(name):
   for kind, size, upsample in itertools.product(
     BOTTLENECKS, (32, 64, 128), ("transposed", "resize")
@@ -98,8 +99,8 @@ def test_bottlenecks_output_sizes_and_upsampling(name):
   ("name", "options"),
   [
     ("photos", {"bottleneck": "conv", "upsample": "resize"}),
-    pytest.param("photos", {}, marks=pytest.mark.slow),
-    pytest.param("monet", {}, marks=pytest.mark.slow),
+    slow("photos", {}),
+    slow("monet", {}),
     ("monet", {"skips": True}),
   ],
 )
@@ -118,9 +119,7 @@ def test_folding_batch_norm_keeps_the_outputs(name, options):
   )
 
 
-@pytest.mark.parametrize(
-  "name", [pytest.param("photos", marks=pytest.mark.slow), "monet"]
-)
+@pytest.mark.parametrize("name", [slow("photos"), "monet"])
 @pytest.mark.parametrize("kind", BOTTLENECKS)
 def test_noise_depends_on_the_key_of_its_example(name, kind):
   generator = GENERATORS[name](16, bottleneck=kind, noise_dim=3, settings=NARROW)
@@ -209,6 +208,7 @@ def test_skips_give_the_decoder_every_map_of_its_size(kind):
   assert side == 64
 
 
+@pytest.mark.slow
 def test_skips_carry_details_past_the_bottleneck():
   generator = GENERATORS["monet"](64, skips=True, settings=NARROW)
   variables = random_variables(generator, 1, 64, 64, 3)
@@ -350,10 +350,12 @@ def test_dropout_of_the_dense_bottleneck():
   "build",
   [
     lambda settings: GENERATORS["photos"](16, settings=settings),
-    lambda settings: GENERATORS["monet"](16, settings=settings),
-    lambda settings: PatchGAN(settings=settings),
+    slow(lambda settings: GENERATORS["monet"](16, settings=settings), id="monet"),
+    slow(lambda settings: PatchGAN(settings=settings), id="patchgan"),
+    pytest.param(
+      lambda settings: GENERATORS["photos"](16, settings=settings), id="photos"
+    ),
   ],
-  ids=["photos", "monet", "patchgan"],
 )
 def test_bfloat16_is_close_to_float32(build):
   exact, rough = (
@@ -383,6 +385,7 @@ def test_bfloat16_is_close_to_float32(build):
   assert set(convolved.values()) == {jnp.dtype(jnp.bfloat16)}, convolved
 
 
+@pytest.mark.slow
 def test_batch_statistics_are_averaged_over_devices():
   """`jax.vmap` with an axis name averages as `jax.pmap` does, on one device."""
   shape = (4, 16, 16, 3)
@@ -410,9 +413,7 @@ def test_batch_statistics_are_averaged_over_devices():
     np.testing.assert_allclose(value[0], whole_batch, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-  "kind", [pytest.param("dense", marks=pytest.mark.slow), "channelwise"]
-)
+@pytest.mark.parametrize("kind", [slow("dense"), "channelwise"])
 def test_dcgan_weights(kind):
   settings = Settings(width=1 / 8, init="dcgan")
   module = GENERATORS["monet"](16, bottleneck=kind, settings=settings)
@@ -491,7 +492,7 @@ def test_probabilities_are_the_sigmoid_of_the_logits():
 # Bias correction of running statistics
 
 
-@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize("name", [slow("photos"), "monet"])
 def test_unbiased_statistics_equal_those_of_the_batches(name):
   """After updates on one batch they are its statistics, so both modes agree."""
   generator = GENERATORS[name](16, settings=Settings(width=1 / 32, dropout=0.0))
@@ -537,6 +538,7 @@ def test_unbiased_statistics_compile_once_for_all_steps():
 # Options that the report does not have
 
 
+@pytest.mark.slow
 def test_decoder_stages_drop_out_with_the_examples_keys():
   stage = Stage(8, then=("relu", "dropout"), dropout=0.5)
   module = decoder.Decoder((stage, stage), 16, Settings())
@@ -613,6 +615,7 @@ def test_spectral_norm_equals_that_of_numpys_svd(spectral):
   np.testing.assert_allclose(np.linalg.svd(actual, compute_uv=False)[0], 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_gradients_of_spectral_norms_equal_differences(spectral):
   module, variables = spectral
   rng = np.random.default_rng(0)
@@ -631,6 +634,7 @@ def test_gradients_of_spectral_norms_equal_differences(spectral):
   np.testing.assert_allclose(np.sum(slope * direction), (there - back) / 2e-6, 1e-3)
 
 
+@pytest.mark.slow
 def test_patchgan_with_spectral_norms():
   module = PatchGAN(1, NARROW, norm="spectral")
   images = random_images(4, 16, 16, 3)
@@ -667,6 +671,7 @@ def test_patchgan_without_norms():
     shapes_of(PatchGAN(norm="group"), 1, 64, 64, 3)
 
 
+@pytest.mark.slow
 def test_patchgan_takes_the_mask_as_a_fourth_channel():
   module = PatchGAN(1, NARROW, mask_input=True)
   shape, mask = (1, 16, 16, 3), jnp.zeros((1, 16, 16, 1)).at[:, 4:8, 4:8].set(1)

@@ -56,6 +56,7 @@ def test_value_and_gradients(size, channels):
     np.testing.assert_allclose(a, e, 0, 1e-5 * float(jnp.abs(e).max()))
 
 
+@pytest.mark.slow
 def test_float64_is_exact():
   with jax.enable_x64(True):
     args = [jnp.asarray(a, jnp.float64) for a in operands(9, 12)]
@@ -75,6 +76,7 @@ def test_gradients_agree_with_differences():
   )
 
 
+@pytest.mark.slow
 def test_second_derivatives():
   args = operands(8, 8)
 

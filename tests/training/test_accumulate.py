@@ -179,6 +179,7 @@ def test_skipped_steps_are_no_updates():
   assert (int(state.step), int(state.updates)) == (3, 8)
 
 
+@pytest.mark.slow
 def test_a_skipped_step_changes_only_the_step_number():
   changes = {"ema_decay": 0.5, "on_nonfinite": "skip"}
   run, optimizers, state, step = normalized(**changes)
@@ -193,6 +194,7 @@ def test_a_skipped_step_changes_only_the_step_number():
   assert_same(skipped.replace(step=state.step), state)
 
 
+@pytest.mark.slow
 def test_infinite_moments_and_statistics_are_skipped():
   """The loss and the parameters stay finite where the square of a value overflows."""
   skip = {"on_nonfinite": "skip"}

@@ -65,6 +65,7 @@ def test_the_example_trains(done):
   assert names["settings"].masks.kind == "random_block"
 
 
+@pytest.mark.slow
 def test_the_example_is_loaded_for_inference(done):
   names, folder = done
   model = names["model"]

@@ -112,6 +112,7 @@ def test_the_same_step_twice_gives_the_same_bits(ready, once):
   assert_same(once, ready.step(ready.state, tiny.batch(), KEY))
 
 
+@pytest.mark.slow
 def test_two_halves_with_an_axis_name_equal_one_batch(ready, once):
   split = make_train_step(make_run(), ready.optimizers, axis_name="data")
   halves = jax.tree.map(lambda x: x.reshape(2, 2, *x.shape[1:]), tiny.batch())
@@ -121,6 +122,7 @@ def test_two_halves_with_an_axis_name_equal_one_batch(ready, once):
     assert_close(jax.tree.map(lambda x, i=i: x[i], shards), once, 1e-5)
 
 
+@pytest.mark.slow
 def test_a_dispatch_of_several_steps_makes_those_steps(ready):
   images = tiny.batch(10)
   rows = np.array([[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 0, 1]])

@@ -74,6 +74,7 @@ def test_terms_without_weight_are_not_computed():
   assert not moved(before.discriminator, after.discriminator)
 
 
+@pytest.mark.slow
 def test_a_warm_up_starts_at_zero():
   changes = ALL | {"loss_warm_up__style": 100, "loss_warm_up__adversarial": 10}
   only = {"loss_weights__style": 0.0, "loss_weights__seam": 0.0}
@@ -106,6 +107,7 @@ def test_a_missing_weight_file_of_the_style_loss_is_named(tmp_path):
     step_of(**changes, style__path=str(tmp_path / "absent.npz"))
 
 
+@pytest.mark.slow
 def test_a_style_loss_on_vgg_features(tmp_path):
   draw = np.random.default_rng(0)
   path = tmp_path / "early.npz"
@@ -246,6 +248,7 @@ def test_penalties_train_only_the_discriminator(penalized):
     np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["l1", "charbonnier"])
 def test_discounted_weights_lower_the_reconstruction_loss(norm):
   def loss(**changes):

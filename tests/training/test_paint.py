@@ -244,6 +244,7 @@ def changed(kinds, side=SIZE, count=64):
   return x, np.asarray(images(x)), masks
 
 
+@pytest.mark.slow
 def test_colors_keep_the_picture():
   x, y, masks = changed(["color"], count=8)
   grey = np.asarray(x).mean(3)
@@ -281,6 +282,7 @@ def test_cutout_removes_a_square_of_half_the_side():
     assert hole.sum() == len(rows) * len(columns)
 
 
+@pytest.mark.slow
 def test_the_discriminator_sees_both_images_changed_alike():
   run = ready(adversarial__diff_augment="translation,cutout").run
   key = jax.random.fold_in(KEY, 0)

@@ -44,7 +44,9 @@ def start(code):
   return started
 
 
-@pytest.mark.parametrize("stuck", ["compiled_code", "closing_blocks"])
+@pytest.mark.parametrize(
+  "stuck", ["compiled_code", pytest.param("closing_blocks", marks=pytest.mark.slow)]
+)
 def test_the_second_ctrl_c_ends_a_stuck_process(stuck):
   started = start(f"with Interruption(): {stuck}()")
   started.send_signal(signal.SIGINT)
@@ -98,6 +100,7 @@ with Watchdog(2 / 60, last_words) as watchdog:
   assert words == "reading images. Its last words."
 
 
+@pytest.mark.slow
 def test_the_watchdog_does_not_wait_for_its_last_words():
   code = "with Watchdog(1 / 60, lambda: time.sleep(60)) as watchdog:\n"
   code += "  watchdog.progress('reading')\n  time.sleep(60)"

@@ -82,6 +82,7 @@ def test_every_term_is_trained_and_measured(complete):
   assert [line["loss/r1"] > 0 for line in lines] == [True, False, False, False]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_same_bits(complete, tmp_path):
   folder, _, lines = complete
   fit(tmp_path, num_steps=2)

@@ -103,6 +103,7 @@ def test_without_skipping_the_run_ends(make_config, tmp_path, monkeypatch):
     trainer.train(make_config(), tmp_path, say=lambda text: None)
 
 
+@pytest.mark.slow
 def test_many_skips_in_a_row_end_the_run(make_config, tmp_path, monkeypatch):
   poison(monkeypatch, *range(2, 7))
   monkeypatch.setattr(loop, "_SKIPS_IN_A_ROW", 4)

@@ -130,7 +130,7 @@ def complete_runs(make_config, tmp_path_factory):
   return complete_run
 
 
-@pytest.fixture(params=["device", "host"])
+@pytest.fixture(params=["device", pytest.param("host", marks=pytest.mark.slow)])
 def complete(request, complete_runs):
   return complete_runs(request.param)
 
@@ -231,6 +231,7 @@ def test_host_and_device_placement_give_the_same(on_device, from_host):
   assert_alike(on_device[1], from_host[1])
 
 
+@pytest.mark.slow
 def test_several_steps_a_dispatch_are_logged_one_by_one(
   make_config, on_device, tmp_path
 ):
@@ -296,6 +297,7 @@ def test_the_last_step_is_evaluated_where_the_best_checkpoint_is_damaged(
   assert "The last step is evaluated instead." in said
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_its_mean_colour(make_config, tmp_path, monkeypatch):
   config = make_config(masks__fill="mean", num_steps=2)
   outcome, _ = run(config, tmp_path)
@@ -323,6 +325,7 @@ def test_another_configuration_is_refused_before_data_is_read(on_device, monkeyp
     assert str(error.value).count("in the checkpoint,") == 1
 
 
+@pytest.mark.slow
 def test_a_run_without_progress_stops_early(make_config, tmp_path, monkeypatch):
   scores, validate = iter([10.0, 12.0, 11.0, 11.5, 11.9, 11.8]), compare.validate
 
@@ -387,6 +390,7 @@ def test_an_infinite_loss_ends_the_run(make_config, tmp_path, monkeypatch):
   assert lines_without_time(tmp_path)[-1]["step"] == 4
 
 
+@pytest.mark.slow
 def test_nan_parameters_end_the_run_at_the_next_loss(
   make_config, tmp_path, monkeypatch
 ):
@@ -427,6 +431,7 @@ def test_nan_parameters_are_never_saved(
 # Other ways through the loop
 
 
+@pytest.mark.slow
 def test_images_decoded_again_every_epoch(make_config, tmp_path, photographs):
   (streamed, cached) = (tmp_path / "streamed", tmp_path / "cached")
   options = {"num_steps": 4, "data__placement": "host"}
