@@ -57,14 +57,8 @@ def cut_down(config):
   return config
 
 
-# A U-Net without --slow; below, launch.py trains 'Photos'.
-FAST = {"quickstart"}
-
-
-@pytest.mark.parametrize(
-  "name",
-  [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in CONFIGS],
-)
+@pytest.mark.slow  # below, launch.py trains 'Photos'
+@pytest.mark.parametrize("name", CONFIGS)
 def test_every_configuration_trains(name, photographs, tmp_path, monkeypatch):
   monkeypatch.setattr(figures, "curves", lambda *args, **kwargs: None)  # a second each
   config = cut_down(get_config(name))

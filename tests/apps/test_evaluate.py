@@ -240,6 +240,7 @@ def test_masks_of_a_folder(workdir, tmp_path):
   np.testing.assert_allclose(areas, 64 / 1024)
 
 
+@pytest.mark.slow
 def test_a_baseline_whose_library_is_missing(workdir, capsys, monkeypatch):
   monkeypatch.setitem(sys.modules, "cv2", None)
   arguments = ["evaluate", "--workdir", workdir, "--masks", "center"]
@@ -279,6 +280,7 @@ def test_the_commands_print_tables_and_write_json(workdir, tmp_path, capsys):
   assert len(rows) == 1 + 3  # heading, this run, mean colour, Telea
 
 
+@pytest.mark.slow
 def test_crosseval_compares_with_the_specialist_of_each_kind(
   workdir, of_blocks, tmp_path, capsys
 ):

@@ -207,6 +207,7 @@ def test_the_file_of_features(workdir, classes, tmp_path, batch_size, capsys):
   )
 
 
+@pytest.mark.slow
 def test_the_probe_of_dark_and_bright(workdir, classes, tmp_path, capsys):
   output = tmp_path / "probe.json"
   arguments = ["--workdir", workdir, "--images", classes, "--seeds", 0, 1]
@@ -235,6 +236,7 @@ def test_the_probe_of_dark_and_bright(workdir, classes, tmp_path, capsys):
     assert f"{layer}: trained minus random" in out
 
 
+@pytest.mark.slow
 def test_bad_arguments_are_one_line(workdir, classes, tmp_path, capsys):
   flat, few, one = tmp_path / "flat", tmp_path / "few", tmp_path / "one"
   for folder in (flat, few / "a", few / "b", one / "a"):

@@ -143,6 +143,7 @@ def pixels(source):
 # HTML
 
 
+@pytest.mark.slow
 def test_the_page_is_well_formed_and_needs_nothing_else(text):
   parser = Parser(text)
   assert text.startswith("<!DOCTYPE html>\n<html lang=")
@@ -164,6 +165,7 @@ def test_the_page_is_well_formed_and_needs_nothing_else(text):
   assert re.findall(r"url\(|@import", text) == []
 
 
+@pytest.mark.slow
 def test_headings_are_in_order(text):
   levels = [
     int(tag[1]) for tag, _ in Parser(text).elements if re.fullmatch("h[1-6]", tag)
@@ -173,6 +175,7 @@ def test_headings_are_in_order(text):
   assert max(np.diff(levels)) == 1
 
 
+@pytest.mark.slow
 def test_names_and_paths_are_no_markup(pages, made):
   for page in pages.values():
     parser = Parser(page)
@@ -186,6 +189,7 @@ def test_names_and_paths_are_no_markup(pages, made):
     assert any(image["alt"].startswith(case.name) for image in parser.all("img"))
 
 
+@pytest.mark.slow
 def test_a_page_without_baselines(made):
   names = [run.name for run in made.runs]
   page = report.page(dataclasses.replace(made, baselines=[], shown=names))
@@ -194,6 +198,7 @@ def test_a_page_without_baselines(made):
   assert not any("Telea" in alt["alt"] for alt in alone.all("img"))
 
 
+@pytest.mark.slow
 def test_control_characters_and_quotes_are_read_back(made):
   (about, *_) = made.runs
   notes = ['<a href="x">&quot;</a>', '"', "&amp;", "ä\u2028 ", "a\x00\x1b\x7f\tb"]
@@ -204,6 +209,7 @@ def test_control_characters_and_quotes_are_read_back(made):
   assert "a\ufffd\ufffd\ufffd\tb" in shown
 
 
+@pytest.mark.slow
 def test_a_name_that_is_not_unicode(made, tmp_path, monkeypatch, workdirs):
   note = b"caf\xe9".decode(errors="surrogateescape")
   broken = dataclasses.replace(made.runs[0], notes=[note])
@@ -229,6 +235,7 @@ def test_measurements_are_the_same_in_other_batches(plan, made):
         np.testing.assert_allclose(each, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_tables_hold_the_measurements(made, pages):
   matrix, *of_runs = [
     table
@@ -262,6 +269,7 @@ def test_the_tables_hold_the_measurements(made, pages):
     assert next(rows, None) is None
 
 
+@pytest.mark.slow
 def test_differences_in_words(made, pages):
   for interval, said in [
     ((1.25, 1.0, 1.5), "1.25 dB better than Telea (1.00 to 1.50)"),
@@ -279,6 +287,7 @@ def psnr(completed, original, hole):
   return -10 * np.log10(np.mean(error**2))
 
 
+@pytest.mark.slow
 def test_pictures_and_their_figures_belong_together(made):
   names = [case.name for case in made.kinds[0].cases]
   assert len(names) == 3
@@ -295,6 +304,7 @@ def test_pictures_and_their_figures_belong_together(made):
         assert case.psnr[system] == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_the_best_and_the_worst(made):
   for kind in made.kinds:
     for run in made.runs:
@@ -304,6 +314,7 @@ def test_the_best_and_the_worst(made):
       assert [case.psnr[run.name] for case in best] == list(values[::-1][: len(best)])
 
 
+@pytest.mark.slow
 def test_the_pictures_are_those_of_the_report(made, pages):
   shown = [(i["alt"], pixels(i["src"])) for i in Parser(pages["several"]).all("img")]
   for kind in made.kinds:
@@ -344,6 +355,7 @@ def test_a_page_does_not_become_too_large():
 # Runs
 
 
+@pytest.mark.slow
 def test_a_hole_of_a_training_picture_has_distance_0(plan):
   found = measure.memorisation(plan, "two", plan.examples.images)
   assert found.keys() == {"the true pictures", "two", *plan.baselines}
@@ -366,6 +378,7 @@ def test_contrast():
     assert found == pytest.approx(np.sqrt(np.mean(np.square(means))))
 
 
+@pytest.mark.slow
 def test_the_facts_of_a_run(made, plan, workdirs):
   for run, workdir in zip(made.runs, workdirs, strict=True):
     assert run.notes == []
@@ -380,6 +393,7 @@ def test_the_facts_of_a_run(made, plan, workdirs):
   assert made.runs[0].facts["Parameters of the generator"] == f"{count:,}"
 
 
+@pytest.mark.slow
 def test_the_configuration_shows_what_differs_first(made, pages):
   changed, every = [t for t in Parser(pages["single"]).tables if t[0][0] == ["Field"]]
   values = {row[0][0]: row[1] for row in changed[1:]}
@@ -444,6 +458,7 @@ def test_distances_are_a_chart_with_a_row_for_each_system():
   assert sizes[0] < sizes[1]
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_said(plan, workdirs, tmp_path, made):
   copy = tmp_path / "copy"
   shutil.copytree(workdirs[1], copy)
@@ -481,6 +496,7 @@ def test_the_command_writes_a_page_and_pngs(workdirs, tmp_path, capsys):
       assert len(np.unique(np.asarray(image.convert("L")))) > 1
 
 
+@pytest.mark.slow
 def test_the_sentence_on_the_images(workdirs):
   plan = make_plan(workdirs[0])
   sentence = report_command.images(plan)
@@ -503,6 +519,7 @@ def damaged(workdir, copy):
   return copy
 
 
+@pytest.mark.slow
 def test_bad_arguments_are_one_line(workdirs, tmp_path, capsys):
   broken, output = damaged(workdirs[0], tmp_path / "broken"), tmp_path / "page.html"
   own = workdirs[0]
@@ -521,6 +538,7 @@ def test_bad_arguments_are_one_line(workdirs, tmp_path, capsys):
     assert not output.exists()
 
 
+@pytest.mark.slow
 def test_runs_of_different_image_sizes(workdirs, monkeypatch, capsys):
   load = trained.load
 
@@ -534,6 +552,7 @@ def test_runs_of_different_image_sizes(workdirs, monkeypatch, capsys):
   assert "different image sizes" in refusal(capsys, "report", *workdirs)
 
 
+@pytest.mark.slow
 def test_a_run_with_the_name_of_a_baseline(workdirs, monkeypatch, capsys):
   load = trained.load
 

@@ -266,6 +266,7 @@ class TestLbfgs:
       states.append(update(states[-1]))
     return states
 
+  @pytest.mark.slow
   def test_reaches_the_minimum_monotonically(self):
     def rosenbrock(x):
       left, right = x[:, :-1], x[:, 1:]
@@ -329,6 +330,7 @@ def first_layers(path):
 
 
 class TestCommand:
+  @pytest.mark.slow
   def test_a_picture_for_each_photograph(self, folders, tmp_path, capsys):
     output = tmp_path / "out"
     assert call(folders, output) == 0

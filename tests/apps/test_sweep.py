@@ -161,6 +161,7 @@ def train_here(cell, log):
   return 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "own", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["here", "process"]
 )

@@ -452,6 +452,7 @@ def python(code, *arguments):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "loader", [pytest.param("tf", marks=pytest.mark.slow), "pillow"]
 )

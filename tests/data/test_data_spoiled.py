@@ -238,6 +238,7 @@ def run(photographs, tmp_path, monkeypatch):
   return train
 
 
+@pytest.mark.slow
 def test_a_run_continues_and_reports_skipped_images(run, tmp_path):
   outcome, said = run()
   assert outcome.reason == "finished"

@@ -216,6 +216,7 @@ def measures(monkeypatch):
   return perceptual.Perceptual("alex", "unused.npz")
 
 
+@pytest.mark.slow
 def test_fid_and_kid_name_their_network_and_grow_with_the_difference(measures, holes):
   found, _ = examples(50)
   collector = perceptual.Collector(measures)

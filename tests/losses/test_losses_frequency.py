@@ -124,6 +124,7 @@ def test_color_statistics():
   )
 
 
+@pytest.mark.slow
 def test_color_statistics_depend_on_no_position_and_have_gradients():
   mask = np.zeros((1, 6, 6, 1), np.float32)
   mask[:, 2:4, 1:5] = 1

@@ -104,6 +104,7 @@ def test_it_is_the_formula(photographs, holes, period):
   np.testing.assert_allclose(found, [expected], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_images_without_a_grid_have_about_one(photographs, holes):
   noise = np.random.default_rng(0).uniform(0.2, 0.8, photographs.shape)
   fills = {

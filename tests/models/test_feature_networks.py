@@ -188,7 +188,9 @@ def our_features(name):
   return called(features, jnp.asarray(images(*SIZES[name]), jnp.float32))
 
 
-@pytest.mark.parametrize("name", ["vgg16", deep, "alex", "squeeze"])
+@pytest.mark.parametrize(
+  "name", [pytest.param("vgg16", marks=pytest.mark.slow), deep, "alex", "squeeze"]
+)
 def test_every_layer_equals_numpy(name):
   expected = numpy_features(name, torchvision_input(images(*SIZES[name])))
   assert NETWORKS[name].layers == tuple(expected)

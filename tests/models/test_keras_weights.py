@@ -183,6 +183,7 @@ def save_listed(model, path):
     legacy.save_weights_to_hdf5_group(file, model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".weights.h5", slow(".h5")])
 def test_export_and_import_change_nothing(workdirs, tmp_path, suffix):
   path, workdir = tmp_path / f"ours{suffix}", tmp_path / "run"

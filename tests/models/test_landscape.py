@@ -31,6 +31,7 @@ def test_parameters_of_the_full_network():
   assert sum(x.size for x in jax.tree.leaves(shapes)) == 2_567_923
 
 
+@pytest.mark.slow
 def test_any_multiple_of_eight(variables):
   for height, width in ((16, 16), (24, 40)):
     outputs = SMALL.apply(variables, inputs(height, width))

@@ -180,6 +180,7 @@ def jitted(alex):
   return jax.jit(alex)
 
 
+@pytest.mark.slow
 def test_equal_images_and_order(jitted):
   predictions, targets, region = batch("alex")
   np.testing.assert_array_equal(jitted(targets, targets), 0)

@@ -100,6 +100,7 @@ def test_keras_first_layer_is_converted_for_torchvisions_input():
   np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_training_changes_all_but_frozen_encoders(frozen):
   run = assembly.run(make_config(model__freeze_encoder=frozen))

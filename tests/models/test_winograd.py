@@ -69,6 +69,7 @@ def test_float64_is_exact():
     np.testing.assert_allclose(a, e, 0, 1e-13 * np.abs(e).max())
 
 
+@pytest.mark.slow
 def test_gradients_agree_with_differences():
   args = operands(8, 7)
   check_grads(

@@ -45,7 +45,12 @@ def fit(workdir, **changes):
 
 
 @pytest.mark.parametrize(
-  ("best_by", "metric"), [("auto", "lpips"), ("psnr", "psnr_hole"), ("kid", "kid")]
+  ("best_by", "metric"),
+  [
+    ("auto", "lpips"),
+    pytest.param("psnr", "psnr_hole", marks=pytest.mark.slow),
+    pytest.param("kid", "kid", marks=pytest.mark.slow),
+  ],
 )
 def test_the_best_checkpoint_is_that_of_the_metric(best_by, metric, tmp_path):
   outcome, lines, said = fit(tmp_path, eval__best_by=best_by)

@@ -74,9 +74,8 @@ def made(tmp_path_factory, compilation_cache):
 @pytest.mark.parametrize(
   "layout",
   [
-    pytest.param("jit", marks=pytest.mark.slow),
-    "sharded",
-    pytest.param("pmap", marks=pytest.mark.slow),
+    pytest.param(layout, marks=pytest.mark.slow)
+    for layout in ("jit", "sharded", "pmap")
   ],
 )
 def test_eight_devices_equal_one(made, layout):

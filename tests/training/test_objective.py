@@ -64,6 +64,7 @@ def test_the_total_is_the_weighted_sum_of_all_terms(everything):
   np.testing.assert_allclose(measured["loss/total"], total, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_terms_without_weight_are_not_computed():
   before, after, measured = step_of(small, loss_weights__adversarial=0.0)
   assert {name for name in measured if name.startswith("loss/")} == {
@@ -87,6 +88,7 @@ def test_a_warm_up_starts_at_zero():
   np.testing.assert_allclose(weights["adversarial"](jnp.asarray(1000)), 0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features", ["random", "discriminator"])
 def test_a_style_loss_trains_the_generator_and_not_the_discriminator(features):
   before, after, measured = step_of(

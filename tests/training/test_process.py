@@ -79,6 +79,7 @@ except KeyboardInterrupt:
   assert err == "\nSaving, then stopping ...\n"
 
 
+@pytest.mark.slow
 def test_the_watchdog_ends_a_process_without_progress():
   code = """
 def last_words():

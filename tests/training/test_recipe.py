@@ -62,6 +62,7 @@ def complete(tmp_path_factory):
   return folder, *fit(folder, num_steps=4)
 
 
+@pytest.mark.slow
 def test_every_term_is_trained_and_measured(complete):
   _, _, lines = complete
   weights = recipe().loss_weights
@@ -97,6 +98,7 @@ def flat(params):
   return flax.traverse_util.flatten_dict(jax.tree.map(np.asarray, params), sep="/")
 
 
+@pytest.mark.slow
 def test_initial_weights_from_a_file_and_from_a_run(complete, tmp_path):
   folder, first, _ = complete
   wanted = flat(first.variables["params"])
@@ -125,6 +127,7 @@ def test_fine_tuning_starts_from_a_file_or_a_run(complete, tmp_path):
   fit(tmp_path / f"from_{file.name}", init_from=str(file), **still | {"num_steps": 2})
 
 
+@pytest.mark.slow
 def test_weights_of_another_network_are_refused(complete, tmp_path, monkeypatch):
   folder, first, _ = complete
   monkeypatch.setattr(trainer.feed, "load_images", lambda *args: pytest.fail("images"))

@@ -73,6 +73,7 @@ def lines_of(folder):
 # Infinite and NaN values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("part", "value"),
   [
@@ -115,6 +116,7 @@ def test_many_skips_in_a_row_end_the_run(make_config, tmp_path, monkeypatch):
 # The work directory
 
 
+@pytest.mark.slow
 def test_a_second_run_is_refused(make_config, tmp_path):
   folder = tmp_path / "run"
   with process.claimed(folder):

@@ -187,6 +187,7 @@ def assert_same_run(config, workdir, other):
   assert lines_without_time(workdir) == lines_without_time(other)
 
 
+@pytest.mark.slow
 def test_the_files_of_a_run(complete):
   config, workdir, outcome, said = complete
   assert (outcome.step, outcome.total_steps) == (STEPS, STEPS)
@@ -441,6 +442,7 @@ def test_images_decoded_again_every_epoch(make_config, tmp_path, photographs):
   assert lines_without_time(streamed) == lines_without_time(cached)
 
 
+@pytest.mark.slow
 def test_without_validation_images(make_config, tmp_path):
   config = make_config(data__validation_fraction=0.0, num_steps=2)
   outcome, said = run(config, tmp_path)
