@@ -9,9 +9,10 @@ the second for statistics that nothing here reads.
 import types
 from typing import Any
 
-import tensorstore
 from orbax import checkpoint
 from orbax.checkpoint._src.serialization import tensorstore_utils
+
+_TENSORSTORE = tensorstore_utils.ts
 
 
 class _Spec:
@@ -29,12 +30,12 @@ class _KvStore:
 
   @staticmethod
   def open(spec: _Spec, **options: Any) -> Any:
-    return tensorstore.KvStore.open(spec.json, **options)
+    return _TENSORSTORE.KvStore.open(spec.json, **options)
 
 
 def prevent() -> None:
   """Replaces both calls, in the versions of Orbax whose code is known."""
   if checkpoint.__version__.startswith("0.12."):
     tensorstore_utils.get_tensorstore_raw_bytes = lambda *args: 0
-    replaced = vars(tensorstore) | {"KvStore": _KvStore}
+    replaced = vars(_TENSORSTORE) | {"KvStore": _KvStore}
     tensorstore_utils.ts = types.SimpleNamespace(**replaced)
