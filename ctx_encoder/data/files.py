@@ -4,6 +4,7 @@ import collections
 import errno
 import os
 import pathlib
+import tempfile
 from collections.abc import Callable, Sequence
 
 
@@ -41,6 +42,25 @@ def write(
   _flush(path.parent)
 
 
+def write_folder(folder: pathlib.Path, make: Callable[[pathlib.Path], object]) -> None:
+  """Writes a folder under a temporary name, flushes it to disk, and renames it.
+
+  Args:
+    folder: folder to write or replace. Missing parents are created.
+    make: function that writes the folder at the path it is given.
+  Raises:
+    OSError: the folder cannot be written; an existing one is unchanged.
+  """
+  make_folder(folder.parent)
+  with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new.") as temporary:
+    new = pathlib.Path(temporary, "new")
+    make(new)
+    sync(new)
+    if folder.exists():
+      folder.rename(pathlib.Path(temporary, "old"))
+    rename(new, folder)
+
+
 def make_folder(folder: pathlib.Path) -> None:
   """Creates a folder and its missing parents, on disk when this returns."""
   missing = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -62,7 +82,7 @@ def sync(path: pathlib.Path) -> None:
 
 
 def rename(path: pathlib.Path, new: pathlib.Path) -> None:
-  """Renames a file or folder within its folder, on disk when this returns."""
+  """Renames a file or folder; the new entry is on disk when this returns."""
   path.rename(new)
   _flush(new.parent)
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from typing import BinaryIO
 
 MAX_BYTES = 2**30
 
@@ -19,19 +20,28 @@ def read_file(
   Raises:
     OSError: it cannot be read, is not a regular file, or has more than `MAX_BYTES`.
   """
-  _check_regular(os.stat(path))  # opening a device may already have an effect
-  with open(path, "rb", opener=_open_without_waiting) as file:
-    status = os.fstat(file.fileno())  # it may have been replaced in the meantime
-    _check_regular(status)
-    size = status.st_size - offset if length is None else length
+  with open_file(path) as file:
+    size = os.fstat(file.fileno()).st_size - offset if length is None else length
     if size > MAX_BYTES:
       raise OSError(errno.EFBIG, f"{size} bytes, above {MAX_BYTES}")
     file.seek(offset)
     return file.read(max(0, size))
 
 
-def _open_without_waiting(path: str, flags: int) -> int:
-  return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+def open_file(path: str | os.PathLike) -> BinaryIO:
+  """Opens a regular file, or a link to one, to read; raises as `read_file`."""
+  _check_regular(os.stat(path))  # opening a device may already have an effect
+  return open(path, "rb", opener=_open_regular)
+
+
+def _open_regular(path: str, flags: int) -> int:
+  descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+  try:
+    _check_regular(os.fstat(descriptor))  # it may have been replaced in the meantime
+  except OSError:
+    os.close(descriptor)
+    raise
+  return descriptor
 
 
 def _check_regular(status: os.stat_result) -> None:

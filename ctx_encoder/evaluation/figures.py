@@ -238,7 +238,7 @@ def _series(
   history: Sequence[Mapping[str, Any]], name: str
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns epochs and values of the lines that have the name; not finite = NaN."""
-  points = [(line["epoch"], line[name]) for line in history if name in line]
+  points = [(x["epoch"], x[name]) for x in history if {name, "epoch"} <= x.keys()]
   epochs, values = np.array(points, np.float64).reshape(-1, 2).T
   return epochs, np.where(np.isfinite(values), values, np.nan)
 

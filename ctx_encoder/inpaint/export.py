@@ -5,8 +5,6 @@ batch size. The file includes the weights, with BatchNorm folded into convolutio
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -126,8 +124,11 @@ def check_onnx() -> None:
 
 
 def _describe(model: Trained, path: Path) -> None:
-  text = json.dumps(description(model), indent=1) + "\n"
-  files.write(path.with_name(f"{path.name}.json"), text)
+  files.write(path.with_name(f"{path.name}.json"), _description(model))
+
+
+def _description(model: Trained) -> str:
+  return json.dumps(description(model), indent=1) + "\n"
 
 
 def write_savedmodel(model: Trained, folder: Path) -> None:
@@ -177,16 +178,13 @@ def write_savedmodel(model: Trained, folder: Path) -> None:
       f"TensorFlow {tf.__version__} cannot run the StableHLO of jax {jax.__version__},"
       " which is newer: export with an older jax (0.10 works with TensorFlow 2.21)."
     ) from error
-  folder.parent.mkdir(parents=True, exist_ok=True)
-  with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as temporary:
-    new = Path(temporary) / "new"
+
+  def save(new: Path) -> None:
     tf.saved_model.save(module, str(new), signatures={"serving_default": serving})
-    extra = new / "assets.extra"  # TensorFlow's folder for files of other programs
-    extra.mkdir()
-    (extra / "description.json").write_text(json.dumps(description(model), indent=1))
-    if folder.exists():
-      os.replace(folder, Path(temporary) / "old")
-    os.replace(new, folder)
+    # TensorFlow's folder for files of other programs.
+    files.write(new / "assets.extra/description.json", _description(model))
+
+  files.write_folder(folder, save)
 
 
 def check_savedmodel(folder: Path) -> None:

@@ -26,7 +26,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from ctx_encoder.data import files
-from ctx_encoder.training import record
+from ctx_encoder.training import orbax_leaks, record
 from ctx_encoder.training.record import DamagedError, PyTree, Record
 
 __all__ = ["Checkpoints", "DamagedError"]
@@ -46,6 +46,7 @@ def _worth_logging(entry: logging.LogRecord) -> bool:
 
 # Orbax logs every save in detail with absl's logger, which other libraries use too.
 logging.getLogger("absl").addFilter(_worth_logging)
+orbax_leaks.prevent()
 
 
 class Checkpoints:
@@ -60,6 +61,9 @@ class Checkpoints:
     keep: number of latest checkpoints kept, at least 1.
     best_metric: name of a metric. The checkpoint with its best value is kept too.
     higher_is_better: whether the best value is the highest, or the lowest.
+
+  Raises:
+    NotADirectoryError: `directory` exists and is no folder.
   """
 
   def __init__(
@@ -73,6 +77,11 @@ class Checkpoints:
     if keep < 1:
       raise ValueError(f"keep must be at least 1 checkpoint, not {keep}")
     self._directory = pathlib.Path(directory).absolute()
+    if os.path.lexists(self._directory) and not self._directory.is_dir():
+      raise NotADirectoryError(
+        f"{self._directory} is not a folder, or a link to one that does not exist:"
+        " move it away."
+      )
     self._keep = keep
     self._best_metric = best_metric
     self._sign = 1 if higher_is_better else -1

@@ -61,7 +61,7 @@ class History:
 
   def seconds(self) -> float:
     """Returns the training time up to the last line."""
-    return self.lines[-1].get("seconds", 0.0) if self.lines else 0.0
+    return (self.lines[-1].get("seconds") or 0.0) if self.lines else 0.0
 
   def close(self) -> None:
     if self._file:
@@ -71,8 +71,11 @@ class History:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-  """Returns the lines of a metrics.jsonl, without those that are damaged."""
-  if not path.exists():
+  """Returns the lines of a metrics.jsonl, without those that are damaged.
+
+  All values are numbers, or None if they were not finite.
+  """
+  if not path.is_file():
     return []
   lines = []
   for text in path.read_bytes().split(b"\n"):
@@ -80,9 +83,17 @@ def read(path: Path) -> list[dict[str, Any]]:
       line = json.loads(text)
     except (ValueError, RecursionError):  # such as the end of a killed run
       continue
-    if isinstance(line, dict) and isinstance(line.get("step"), int):
+    if _is_line(line):
       lines.append(line)
   return lines
+
+
+def _is_line(found: Any) -> bool:
+  return (
+    isinstance(found, dict)
+    and isinstance(found.get("step"), int)
+    and all(isinstance(value, int | float | None) for value in found.values())
+  )
 
 
 def _encode(line: Mapping[str, Any]) -> str:

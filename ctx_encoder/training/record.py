@@ -10,11 +10,12 @@ import json
 import pathlib
 import zlib
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, BinaryIO
 
 import jax
 
 from ctx_encoder.data import files
+from ctx_encoder.data.paths import open_file, read_file
 
 PyTree = Any
 Record = dict[str, Any]
@@ -59,11 +60,12 @@ def layout(state: PyTree) -> dict[str, str]:
 
 def file_checksums(folder: pathlib.Path) -> dict[str, str]:
   """Returns {relative path: SHA-256} of all files in a folder and below."""
-  return {
-    file.relative_to(folder).as_posix(): _sha256(file)
-    for file in sorted(folder.rglob("*"))
-    if file.is_file()
-  }
+  checksums = {}
+  for path in sorted(folder.rglob("*")):
+    if path.is_file():
+      with open_file(path) as file:
+        checksums[path.relative_to(folder).as_posix()] = _sha256(file)
+  return checksums
 
 
 def write(folder: pathlib.Path, record: Record) -> None:
@@ -81,7 +83,7 @@ def read(folder: pathlib.Path) -> Record:
     NewerFormatError: a later version of this package wrote it.
   """
   try:
-    record = json.loads((folder / _NAME).read_text())
+    record = json.loads(read_file(folder / _NAME))
     if "sha256" in record:
       intact = record.pop("sha256") == _checksum(record, hashlib.sha256)
     else:
@@ -113,7 +115,8 @@ def check_files(folder: pathlib.Path, record: Record) -> None:
   for name, checksum in record["files"].items():
     digest = _crc32 if isinstance(checksum, int) else _sha256
     try:
-      intact = digest(folder / name) == checksum
+      with open_file(folder / name) as file:
+        intact = digest(file) == checksum
     except OSError as error:
       raise DamagedError(folder, f"cannot read {name} ({error.strerror})") from error
     if not intact:
@@ -156,14 +159,12 @@ def _checksum(record: Record, digest: Callable[[bytes], Any]) -> str | int:
   return found if isinstance(found, int) else found.hexdigest()
 
 
-def _sha256(path: pathlib.Path) -> str:
-  with path.open("rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
+def _sha256(file: BinaryIO) -> str:
+  return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _crc32(path: pathlib.Path) -> int:
+def _crc32(file: BinaryIO) -> int:
   checksum = 0
-  with path.open("rb") as file:
-    while block := file.read(1 << 20):
-      checksum = zlib.crc32(block, checksum)
+  while block := file.read(1 << 20):
+    checksum = zlib.crc32(block, checksum)
   return checksum

@@ -1,5 +1,6 @@
 """Atomic writes, and mask images read as silhouettes."""
 
+import pathlib
 import types
 
 import numpy as np
@@ -39,14 +40,21 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path):
   assert list(tmp_path.iterdir()) == [path]
 
 
-def test_content_is_flushed_before_the_file_is_renamed(tmp_path, monkeypatch):
-  path, flushed = tmp_path / "a.txt", []
+def note_flushes(monkeypatch, path):
+  """Returns a list that gets (name, whether `path` exists) of each fsync."""
+  flushed = []
 
   def fsync(descriptor):
     name = files.os.readlink(f"/proc/self/fd/{descriptor}")
     flushed.append((name, path.exists()))
 
   monkeypatch.setattr(files.os, "fsync", fsync)
+  return flushed
+
+
+def test_content_is_flushed_before_the_file_is_renamed(tmp_path, monkeypatch):
+  path = tmp_path / "a.txt"
+  flushed = note_flushes(monkeypatch, path)
   files.write(path, "new")
   assert flushed == [(str(tmp_path / ".new.a.txt"), False), (str(tmp_path), True)]
   flushed.clear()
@@ -59,6 +67,32 @@ def test_content_is_flushed_before_the_file_is_renamed(tmp_path, monkeypatch):
     str(tmp_path),
     *map(str, tmp_path.rglob("*")),
   }
+
+
+def test_a_folder_is_flushed_before_it_gets_its_name(tmp_path, monkeypatch):
+  folder = tmp_path / "model"
+  flushed = note_flushes(monkeypatch, folder)
+
+  def make(new):
+    (new / "deep").mkdir(parents=True)
+    (new / "deep/a").write_text("new")
+
+  files.write_folder(folder, make)
+  before = {pathlib.Path(name).name for name, named in flushed if not named}
+  assert before == {"new", "deep", "a"}
+  assert flushed[-1] == (str(tmp_path), True)
+  (folder / "old").write_text("")
+  files.write_folder(folder, make)
+  assert sorted(path.name for path in folder.iterdir()) == ["deep"]
+
+  def fail(new):
+    make(new)
+    raise OSError("disk full")
+
+  with pytest.raises(OSError, match="disk full"):
+    files.write_folder(folder, fail)
+  assert (folder / "deep/a").read_text() == "new"
+  assert list(tmp_path.iterdir()) == [folder]
 
 
 def label_map(folder, labels, palette):

@@ -10,7 +10,7 @@ way: BadImage, ValueError, or a skipped entry. Failures are any other exception,
 process that ends, a case of more than 30 seconds, and any sign of unpickling; each kind
 is read in a process of its own. Bombs are small files whose headers state up to
 65535x65535 pixels. Slow files are made to take long to decode; each may take 5 s of
-CPU time.
+CPU time. The longest time is stated, CPU time too.
 """
 
 import contextlib
@@ -66,7 +66,7 @@ def main() -> None:
 
 def fuzz(kind: str, count: int, seed: int) -> table.Row:
   """Reads all cases in a child process, and starts another one if it ends."""
-  outcomes, wrong, at, peak = Counter(), [], 0, 0
+  outcomes, wrong, at, peak, longest = Counter(), [], 0, 0, 0.0
   while at < count:
     lines: queue.Queue[str | None] = queue.Queue()
     command = [sys.executable, __file__, "--only", kind, "--seed", str(seed)]
@@ -88,8 +88,9 @@ def fuzz(kind: str, count: int, seed: int) -> table.Row:
         break
       if line is None:
         break
-      number, outcome, grown = line.split("\t")
+      number, outcome, grown, seconds = line.split("\t")
       at, patience, peak = int(number) + 1, PATIENCE, max(peak, int(grown))
+      longest = max(longest, float(seconds))
       outcomes[outcome] += 1
       if outcome not in ("read", "refused"):
         wrong.append(f"case {number}: {outcome}")
@@ -102,7 +103,7 @@ def fuzz(kind: str, count: int, seed: int) -> table.Row:
     KINDS[kind][0],
     count,
     f"{outcomes['read']} read, {outcomes['refused']} refused, {len(wrong)} otherwise;"
-    f" memory grew by {peak / 2**20:.0f} MiB at the most"
+    f" memory grew by {peak / 2**20:.0f} MiB and one took {longest:.1f} s at the most"
     + "".join(f"; {problem}" for problem in wrong[:3]),
     not wrong,
   )
@@ -117,7 +118,7 @@ def drain(stream, take: Callable[[str | None], None] | None) -> None:
 
 
 def child(kind: str, numbers: range, seed: int) -> None:
-  """Reads mutated files; prints number, outcome and memory growth of each."""
+  """Reads mutated files; prints number, outcome, memory growth and time of each."""
   warnings.simplefilter("ignore")
   forbidden: list[str] = []
   _, make, read = KINDS[kind]
@@ -128,6 +129,7 @@ def child(kind: str, numbers: range, seed: int) -> None:
   before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   for number in numbers:
     data = cases(random.Random(f"{seed} {kind} {number}"))
+    began = time.thread_time()
     try:
       outcome = "refused" if read(data) is None else "read"
     except ValueError:  # BadImage is one
@@ -136,8 +138,9 @@ def child(kind: str, numbers: range, seed: int) -> None:
       outcome = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     if forbidden:
       outcome = f"forbidden event {forbidden.pop()}"
+    seconds = time.thread_time() - began
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    print(number, outcome, 1024 * grown, sep="\t", flush=True)
+    print(number, outcome, 1024 * grown, seconds, sep="\t", flush=True)
 
 
 def mutated(data: bytes, other: bytes, draw: random.Random) -> bytes:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -271,8 +272,14 @@ def test_what_onnx_cannot_express_is_one_line(workdirs, tmp_path, monkeypatch, c
 
 
 @pytest.mark.slow  # loads TensorFlow twice
-def test_a_savedmodel_needs_only_tensorflow(workdirs, tmp_path, capsys):
+def test_a_savedmodel_needs_only_tensorflow(workdirs, tmp_path, monkeypatch, capsys):
   pytest.importorskip("tensorflow")
+  flushed = []
+
+  def fsync(descriptor):
+    flushed.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+
+  monkeypatch.setattr(os, "fsync", fsync)
   folder = tmp_path / "new" / "unet"
   arguments = ("--workdir", workdirs["unet"], "--format", "savedmodel")
   if call(*arguments, "--output", folder):
@@ -281,6 +288,7 @@ def test_a_savedmodel_needs_only_tensorflow(workdirs, tmp_path, capsys):
     )
     assert not folder.exists()
     pytest.skip("this TensorFlow cannot read this jax's StableHLO")
+  assert set(flushed) >= {path.name for path in folder.rglob("*")}
   (folder / "old").write_text("")
   assert call(*arguments, "--output", folder) == 0  # which replaces the first
   assert not (folder / "old").exists()

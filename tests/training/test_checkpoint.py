@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import itertools
 import json
 import logging
@@ -227,6 +228,19 @@ class TestSave:
     checkpoints.close()
     assert {t for t in threading.enumerate() if t.is_alive()} <= before
 
+  def test_saves_leak_no_python_objects(self, tmp_path):
+    """TensorStore would leave some 300 after each save."""
+    state, before = {str(i): jnp.zeros(3) for i in range(20)}, 0
+    with Checkpoints(tmp_path) as checkpoints:
+      for step in range(9):
+        if step == 3:
+          gc.collect()
+          before = sys.getallocatedblocks()
+        checkpoints.save(step, state, config={})
+        checkpoints.wait()
+    gc.collect()
+    assert sys.getallocatedblocks() - before < 6 * 150
+
   def test_orbax_is_quiet(self, tmp_path, caplog):
     with caplog.at_level(logging.INFO), caplog.at_level(logging.INFO, logger="absl"):
       with Checkpoints(tmp_path) as checkpoints:
@@ -444,6 +458,15 @@ class TestDamage:
     checkpoint.record.write(folder, {k: v for k, v in saved.items() if v is not None})
     assert_falls_back(copy, problem)
 
+  @pytest.mark.parametrize("name", ["record.json", "state/manifest.ocdbt"])
+  def test_a_pipe_in_place_of_a_file(self, copy, name):
+    """Reading it would wait for a writer."""
+    (copy / "2" / name).unlink()
+    os.mkfifo(copy / "2" / name)
+    with pytest.raises(DamagedError, match=f"cannot read {name} .*not a regular file"):
+      Checkpoints(copy).restore(make_state(), 2)
+    assert_equal(Checkpoints(copy).restore(make_state())[0], make_state(1))
+
   def test_a_step_under_another_number(self, copy):
     (copy / "2").rename(copy / "7")
     with pytest.raises(DamagedError, match=r"/7 is damaged: .* is of step 2\."):
@@ -583,6 +606,13 @@ class TestFailure:
     with pytest.raises(NotADirectoryError):
       checkpoints.save(1, make_state(), config={})
     checkpoints.close()
+
+  def test_what_is_no_folder_is_refused_before_training(self, tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    for name in ("file", "link"):
+      with pytest.raises(NotADirectoryError, match=f"{name} is not a folder"):
+        Checkpoints(tmp_path / name)
 
   @pytest.mark.slow
   def test_killed_while_saving(self, copy):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 
@@ -104,6 +105,8 @@ def test_an_incomplete_last_line_is_left_out(tmp_path, rest):
     b"7",
     b'{"loss": 1.0}',
     b'{"step": "2"}',
+    b'{"step": 2, "seconds": "9"}',
+    b'{"step": 2, "eval/psnr_hole": [9]}',
   ],
 )
 def test_a_damaged_line_costs_no_other(tmp_path, bad):
@@ -125,6 +128,7 @@ def test_a_perfect_validation_is_read_again(tmp_path):
 
 def test_without_a_file(tmp_path):
   assert history.read(tmp_path / "metrics.jsonl") == []
+  os.mkfifo(tmp_path / "metrics.jsonl")
   log = write(tmp_path, up_to_step=100)
   assert (log.lines, log.seconds(), log.validations()) == ([], 0.0, [])
 

@@ -160,19 +160,8 @@ def measurements(workdir: Path) -> tuple[list[dict[str, Any]], str]:
   path = workdir / "metrics.jsonl"
   if not path.is_file():
     return [], f"There is no {path}, so there are no curves."
-  try:
-    lines = [line for line in history.read(path) if _is_measurement(line)]
-  except ValueError:  # not text
-    lines = []
+  lines = [line for line in history.read(path) if line.get("epoch") is not None]
   return lines, "" if lines else f"{path} holds no measurement, so there are no curves."
-
-
-def _is_measurement(line: Any) -> bool:
-  if not isinstance(line, dict) or not {"step", "epoch"} <= line.keys():
-    return False
-  # Values that were not finite are null.
-  numbers = all(isinstance(x, float | int | None) for x in line.values())
-  return numbers and None not in (line["step"], line["epoch"])
 
 
 def memorisation(plan: Plan, name: str, training: np.ndarray) -> dict[str, Nearest]:
