@@ -367,8 +367,13 @@ def test_kinds_of_pictures(tmp_path):
   found = run(Image.fromarray(image), Image.fromarray(mask))
   assert isinstance(found, Image.Image)
   np.testing.assert_array_equal(np.asarray(found), expected)
-  both = run(np.stack([image, image]), [mask, mask])
-  np.testing.assert_array_equal(both, np.stack([expected, expected]))
+  for array in (np.asarray, jnp.asarray, memoryview):
+    found = run(array(image), array(mask))
+    assert isinstance(found, np.ndarray)
+    np.testing.assert_array_equal(found, expected)
+  for array in (np.stack, jnp.stack):
+    both = run(array([image, image]), array([mask, mask]))
+    np.testing.assert_array_equal(both, np.stack([expected, expected]))
 
 
 @pytest.mark.slow

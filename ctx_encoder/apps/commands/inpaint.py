@@ -172,8 +172,8 @@ def _complete(
   completed = inpainter(
     image, hole, strategy=args.strategy, blend=args.blend, seed=args.seed
   )
-  result = formats.like(original, completed, hole)
-  encoded, lost = formats.encode(result, output.suffix.lower())
+  extension = output.suffix.lower()
+  encoded, lost = formats.encode_like(data, original, completed, extension, hole)
   files.write(output, encoded)
   if args.grid:
     masked = np.where(hole[..., None], np.uint8(255), image)
@@ -186,7 +186,7 @@ def _complete(
       "lossy compression mixes paint with its surroundings, so the hole was enlarged;"
       " paint on a PNG copy, or use a --mask."
     )
-  if lost := list(dict.fromkeys([*formats.lost_by_reading(data, original), *lost])):
+  if lost:
     notes.append(f"{output} does not have the picture's {', '.join(lost)}.")
   return notes
 
