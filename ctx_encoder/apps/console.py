@@ -1,5 +1,6 @@
 """What users read of the programs: errors in one line, and no log of a library."""
 
+import importlib.util
 import logging
 import os
 import sys
@@ -8,7 +9,8 @@ from pathlib import Path
 _ROOT = Path(__file__).parents[2]
 
 # The extra that brings a library; `train` brings all others.
-_EXTRAS = {"h5py": "weights", "tensorflow": "tf", "tensorflow_datasets": "tf"}
+_EXTRAS = {"h5py": "weights", "onnx": "onnx"}
+_EXTRAS |= {"tensorflow": "tf", "tensorflow_datasets": "tf"}
 _EXTRAS |= {"fastapi": "demo", "starlette": "demo", "uvicorn": "demo"}
 
 
@@ -42,6 +44,12 @@ def install(*extras: str) -> str:
   if not (_ROOT / "pyproject.toml").exists():
     return f"pip install 'ctx-encoder{wanted}'"
   return f"pip install -e '{'.' if Path.cwd() == _ROOT else _ROOT}{wanted}'"
+
+
+def need(library: str) -> None:
+  """Raises ModuleNotFoundError if a library is not installed, without loading it."""
+  if importlib.util.find_spec(library) is None:
+    raise ModuleNotFoundError(f"{library} is not installed", name=library)
 
 
 def problem(error: Exception) -> str:

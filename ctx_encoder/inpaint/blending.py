@@ -41,10 +41,12 @@ def blend(
     share = np.clip(1 - distance / (ring + 1), 0, 1) * (hole | known)
     mixed = image + share[..., None] * (generated.astype(np.float64) - image)
     return np.rint(mixed).astype(np.uint8)
+  filled, new = image.copy(), generated[hole]
   if how == "poisson":
-    difference = generated.astype(np.float64) - image
-    generated = np.clip(np.rint(generated - membrane(difference, hole, known)), 0, 255)
-  return np.where(hole[..., None], generated, image).astype(np.uint8)
+    difference = generated.astype(np.int16) - image
+    new = np.clip(np.rint(new - membrane(difference, hole, known)[hole]), 0, 255)
+  filled[hole] = new
+  return filled
 
 
 def membrane(values: np.ndarray, hole: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -56,7 +58,7 @@ def membrane(values: np.ndarray, hole: np.ndarray, known: np.ndarray) -> np.ndar
   the resolution.
 
   Args:
-    values: `[H, W, C]` float; read only at known pixels next to the hole.
+    values: `[H, W, C]`; read only at known pixels next to the hole.
     hole: bool `[H, W]`.
     known: bool `[H, W]`.
   Returns:
@@ -68,15 +70,16 @@ def membrane(values: np.ndarray, hole: np.ndarray, known: np.ndarray) -> np.ndar
   start = np.zeros((np.count_nonzero(hole), values.shape[2]))
   if len(start) > 1024:
     border = known & ndimage.binary_dilation(hole)
-    share = _halved(border[..., None].astype(float))
-    coarse = _halved(np.where(border[..., None], values, 0.0)) / np.maximum(share, 1)
-    solid = share[..., 0] > 0
-    inside = _halved(hole[..., None].astype(float))[..., 0] > 0
-    coarse += membrane(coarse, inside & ~solid, solid)
+    count = _halved(border)
+    solid, inside = count > 0, _halved(hole) > 0
+    coarse = np.zeros((*count.shape, values.shape[2]))
+    rows, columns = np.nonzero(border)
+    np.add.at(coarse, (rows // 2, columns // 2), values[border])
+    coarse[solid] /= count[solid][:, None]
+    inside &= ~solid
+    coarse[inside] = membrane(coarse, inside, solid)[inside]
     used = (inside | solid)[..., None].astype(float)
-    height, width = hole.shape
-    start = _doubled(coarse * used) / np.maximum(_doubled(used), 1e-6)
-    start = start[:height, :width][hole]
+    start = _doubled(coarse, hole) / np.maximum(_doubled(used, hole), 1e-6)
   matrix, right = _system(values, hole, known)
   for channel in range(values.shape[2]):
     # A residual of 0.01 per pixel leaves an error below one of 255 levels.
@@ -96,7 +99,7 @@ def _system(
 ) -> tuple[sparse.csr_matrix, np.ndarray]:
   """Returns the linear system of the hole's pixels: matrix `[N, N]`, right `[N, C]`."""
   count = np.count_nonzero(hole)
-  number = np.full(hole.shape, -1)
+  number = np.zeros(hole.shape, np.int32)  # of the hole's pixels
   number[hole] = np.arange(count)
   degree, right = np.zeros(count), np.zeros((count, values.shape[2]))
   rows, columns = [], []
@@ -118,17 +121,24 @@ def _system(
 
 
 def _halved(x: np.ndarray) -> np.ndarray:
-  """Returns sums over blocks of 2x2 pixels of `[H, W, C]`, padded with zeros."""
-  x = np.pad(x, ((0, x.shape[0] % 2), (0, x.shape[1] % 2), (0, 0)))
-  height, width, channels = x.shape
-  return x.reshape(height // 2, 2, width // 2, 2, channels).sum((1, 3))
+  """Returns the number of true pixels in blocks of 2x2 of bool `[H, W]`, as int."""
+  x = np.pad(x, ((0, x.shape[0] % 2), (0, x.shape[1] % 2))).astype(np.int8)
+  return x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2]
 
 
-def _doubled(x: np.ndarray) -> np.ndarray:
-  """Returns `[H, W, C]` at twice the size, interpolated bilinearly."""
-  for axis in (0, 1):
-    x = np.moveaxis(x, axis, 0)
-    padded = np.concatenate([x[:1], x, x[-1:]])
-    pairs = np.stack([3 * x + padded[:-2], 3 * x + padded[2:]], 1) / 4
-    x = np.moveaxis(pairs.reshape(-1, *x.shape[1:]), 0, axis)
-  return x
+def _doubled(x: np.ndarray, at: np.ndarray) -> np.ndarray:
+  """Returns the pixels `at`, bool `[H, W]`, of `[H / 2, W / 2, C]` at twice the size.
+
+  Interpolated bilinearly: `[N, C]`.
+  """
+  rows, columns = np.nonzero(at)
+  near, far = zip(*map(_neighbours, (rows, columns), x.shape), strict=False)
+  left, right = (
+    (3 * x[near[0], column] + x[far[0], column]) / 4 for column in (near[1], far[1])
+  )
+  return (3 * left + right) / 4
+
+
+def _neighbours(index: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the nearest and second nearest of `size` pixels of half the resolution."""
+  return index // 2, np.clip(index // 2 + 2 * (index % 2) - 1, 0, size - 1)

@@ -93,10 +93,9 @@ def write_onnx(model: Trained, path: Path) -> None:
   Raises:
     ValueError: the network has noise that depends on the example, or an operation that
       has no counterpart.
-    ImportError: onnx is not installed.
+    ModuleNotFoundError: onnx is not installed.
     OSError: a file cannot be written.
   """
-  check_onnx()
   if model.config.model.noise_dim:
     raise ValueError(
       "A network with noise (model.noise_dim) cannot be exported as ONNX, which has no"
@@ -110,17 +109,6 @@ def write_onnx(model: Trained, path: Path) -> None:
   made = onnx_graph.convert(completion(model), inputs, "completed")
   files.write(path, made.SerializeToString())
   _describe(model, path)
-
-
-def check_onnx() -> None:
-  """Raises ImportError with the remedy if onnx is not installed."""
-  try:
-    import onnx  # noqa: F401
-  except ModuleNotFoundError as error:
-    raise ImportError(
-      "ONNX files need onnx, which is not installed:"
-      " pip install 'ctx-encoder[train,onnx]'"
-    ) from error
 
 
 def _describe(model: Trained, path: Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from ctx_encoder.data.decode import to_rgb
+from ctx_encoder.inpaint import wide
 
 # What each format can contain; Pillow reads the rest of these from `Image.info`.
 _MODES = {
@@ -33,9 +34,7 @@ def like(
     completed: uint8 `[H, W, 3]`, made from the original in RGB.
     hole: bool `[H, W]`: pixels that become opaque, besides those that changed.
   """
-  changed = (completed != np.asarray(to_rgb(original))).any(2)
-  if hole is not None:
-    changed |= hole
+  changed = _changed(original, completed, hole)
   mode = original.mode
   new = Image.fromarray(completed)
   if mode.startswith("I;16"):
@@ -60,6 +59,40 @@ def like(
   if exif := original.getexif():
     result.info["exif"] = exif.tobytes()
   return result
+
+
+def _changed(
+  original: Image.Image, completed: np.ndarray, hole: np.ndarray | None
+) -> np.ndarray:
+  changed = (completed != np.asarray(to_rgb(original))).any(2)
+  return changed if hole is None else changed | hole
+
+
+def encode_like(
+  data: bytes,
+  original: Image.Image,
+  completed: np.ndarray,
+  extension: str,
+  hole: np.ndarray,
+) -> tuple[bytes, list[str]]:
+  """Encodes a completed picture with all that the original's file contains.
+
+  Args:
+    data: the original's file.
+    original, completed, hole: as for `like`.
+    extension: as for `encode`; PNG keeps 16 bits per channel of colour pictures.
+  Returns:
+    The file's bytes, and what of the original's file they do not contain, as nouns.
+  """
+  picture = like(original, completed, hole)
+  if extension == ".png" and wide.is_wide(data):
+    old = wide.read(data)
+    new = np.asarray(picture.convert("RGB" if old.shape[2] == 3 else "RGBA"))
+    changed = _changed(original, completed, hole)[..., None]
+    pixels = np.where(changed, new.astype(np.uint16) * 257, old)
+    return wide.png(pixels, picture), []
+  encoded, lost = encode(picture, extension)
+  return encoded, list(dict.fromkeys([*_lost_by_reading(data, original), *lost]))
 
 
 def encode(picture: Image.Image, extension: str) -> tuple[bytes, list[str]]:
@@ -95,11 +128,9 @@ def encode(picture: Image.Image, extension: str) -> tuple[bytes, list[str]]:
   return file.getvalue(), lost
 
 
-def lost_by_reading(data: bytes, original: Image.Image) -> list[str]:
+def _lost_by_reading(data: bytes, original: Image.Image) -> list[str]:
   """Returns what of a file is not in the picture that `like` makes, as nouns."""
-  lost = []
-  if data[:8] == b"\x89PNG\r\n\x1a\n" and data[24] == 16 and original.mode[0] != "I":
-    lost.append("16 bits per channel")
+  lost = ["16 bits per channel"] if wide.is_wide(data) else []
   if original.mode == "P":
     lost.append("palette")
   if original.mode == "CMYK":

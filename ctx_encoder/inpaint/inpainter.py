@@ -108,8 +108,9 @@ class Inpainter:
     """Fills the holes of one or several pictures.
 
     Args:
-      image: uint8 `[H, W, 3]`, a PIL image, or the path or bytes of a file, of any size
-        and aspect; or a list of these; or uint8 `[B, H, W, 3]`.
+      image: uint8 `[H, W, 3]` of NumPy, JAX or another library, a PIL image, or the
+        path or bytes of a file, of any size and aspect; or a list of these; or uint8
+        `[B, H, W, 3]`.
       mask: bool `[H, W]`, true = hole, or values in [0, 1] or up to 255, where values
         above half of the range are the hole; or a PIL image, a file or an array with
         channels, see `read_mask`. For several pictures, a list of masks.
@@ -134,7 +135,7 @@ class Inpainter:
     """
     options: Any = {"strategy": strategy, "blend": blend, "seed": seed}
     options["progress"] = progress
-    batched = isinstance(image, np.ndarray) and image.ndim == 4
+    batched = getattr(image, "ndim", 0) == 4
     if not batched and not isinstance(image, list | tuple):
       (completed,) = self.complete([_checked(image, mask)], **options)
       return _as_given(image, completed)

@@ -1,6 +1,7 @@
 """Reads pictures and masks from files, bytes, PIL images and arrays."""
 
 import os
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -116,8 +117,11 @@ def grown(mask: np.ndarray, pixels: int) -> np.ndarray:
   return ndimage.maximum_filter(mask, size=2 * pixels + 1) if pixels else mask
 
 
-def as_image(image: np.ndarray | Image.Image | Source) -> np.ndarray:
+def as_image(image: Any) -> np.ndarray:
   """Converts any kind of picture to uint8 `[H, W, 3]`.
+
+  Args:
+    image: a PIL image, the path or bytes of a file, or whatever `np.asarray` takes.
 
   Raises:
     ValueError: an array has another dtype or shape.
@@ -125,8 +129,9 @@ def as_image(image: np.ndarray | Image.Image | Source) -> np.ndarray:
   """
   if isinstance(image, Image.Image):
     return np.array(to_rgb(image))
-  if not isinstance(image, np.ndarray):
+  if isinstance(image, Source):
     return read_image(image)
+  image = np.asarray(image)
   if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
     raise ValueError(
       "An image must be uint8 [height, width, 3], not"
@@ -135,26 +140,30 @@ def as_image(image: np.ndarray | Image.Image | Source) -> np.ndarray:
   return image
 
 
-def as_mask(mask: np.ndarray | Image.Image | Source) -> np.ndarray:
+def as_mask(mask: Any) -> np.ndarray:
   """Converts any kind of mask to bool `[H, W]`, true = hole.
 
-  Arrays are `[H, W]` or `[H, W, 1]` with bools, values in [0, 1], or up to 255, where
-  values above half of the range are the hole; or uint8 `[H, W, C]` with the channels of
-  a picture: grey and alpha, RGB or RGBA. Pictures mean the same as in `read_mask`.
+  What `np.asarray` takes is `[H, W]` or `[H, W, 1]` with bools, values in [0, 1], or up
+  to 255, where values above half of the range are the hole; or uint8 `[H, W, C]` with
+  the channels of a picture: grey and alpha, RGB or RGBA. Pictures mean the same as in
+  `read_mask`.
 
   Raises:
     ValueError: an array has another shape.
     BadImage, OSError: as `read_image`.
   """
-  if isinstance(mask, np.ndarray):
-    if mask.ndim == 3 and mask.shape[2] == 1:
-      mask = mask[..., 0]
-    if mask.ndim == 2:
-      return mask > (127.5 if mask.size and mask.max() > 1 else 0.5)
-    if mask.dtype != np.uint8 or mask.ndim != 3 or mask.shape[2] not in (2, 3, 4):
-      raise ValueError(
-        "A mask must be [height, width], or uint8 [height, width, 2 to 4 channels], not"
-        f" {mask.dtype} {list(mask.shape)}."
-      )
-    mask = Image.fromarray(mask)
-  return _hole(mask) if isinstance(mask, Image.Image) else read_mask(mask)
+  if isinstance(mask, Image.Image):
+    return _hole(mask)
+  if isinstance(mask, Source):
+    return read_mask(mask)
+  mask = np.asarray(mask)
+  if mask.ndim == 3 and mask.shape[2] == 1:
+    mask = mask[..., 0]
+  if mask.ndim == 2:
+    return mask > (127.5 if mask.size and mask.max() > 1 else 0.5)
+  if mask.dtype != np.uint8 or mask.ndim != 3 or mask.shape[2] not in (2, 3, 4):
+    raise ValueError(
+      "A mask must be [height, width], or uint8 [height, width, 2 to 4 channels], not"
+      f" {mask.dtype} {list(mask.shape)}."
+    )
+  return _hole(Image.fromarray(mask))

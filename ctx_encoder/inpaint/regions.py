@@ -103,9 +103,12 @@ def around(
 
 
 def cut(array: np.ndarray, box: Box) -> np.ndarray:
-  """Crops `[H, W, ...]` to a box, mirrored at the edges."""
-  rows = _mirrored(box.top, box.height, array.shape[0])
-  columns = _mirrored(box.left, box.width, array.shape[1])
+  """Returns a copy of `[H, W, ...]` cropped to a box, mirrored at the edges."""
+  top, left, height, width = box
+  if box == box.within(*array.shape[:2]):
+    return array[top : top + height, left : left + width].copy()
+  rows = _mirrored(top, height, array.shape[0])
+  columns = _mirrored(left, width, array.shape[1])
   return array[rows[:, None], columns]
 
 

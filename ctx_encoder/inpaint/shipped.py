@@ -5,10 +5,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jax.numpy as jnp
+import jax
+import numpy as np
 from flax import traverse_util
 
 from ctx_encoder import config, xla
+from ctx_encoder.inpaint import kept
 from ctx_encoder.models import Landscape
 from ctx_encoder.models.weights.package import NAME, SIDE, arrays, card, folder
 from ctx_encoder.training.inference import Complete, make_complete
@@ -37,8 +39,8 @@ def variables() -> dict[str, Any]:
 
   Raises: as `package.arrays`.
   """
-  params = {name: jnp.asarray(x, jnp.float32) for name, x in arrays().items()}
-  return {"params": traverse_util.unflatten_dict(params, sep="/")}
+  params = {name: np.asarray(x, np.float32) for name, x in arrays().items()}
+  return {"params": traverse_util.unflatten_dict(jax.device_put(params), sep="/")}
 
 
 def model(image_size: int) -> "Trained":
@@ -62,8 +64,20 @@ def model(image_size: int) -> "Trained":
 
 
 def complete(image_size: int) -> Complete:
-  """Returns `inference.make_complete` of the network, for one side."""
-  return make_complete(Landscape(), variables(), view(image_size))
+  """Returns `inference.make_complete` of the network, for one side.
+
+  With a compilation cache, see `keep_compiled`, its trace is kept there too.
+  """
+  params = variables()
+
+  def function(params, images, masks, keys):
+    return make_complete(Landscape(), params, view(image_size))(images, masks, keys)
+
+  folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+  if not folder:
+    return make_complete(Landscape(), params, view(image_size))
+  compiled = kept.jit(function, f"{NAME}-{image_size}", Path(folder))
+  return lambda images, masks, keys=None: compiled(params, images, masks, keys)
 
 
 def keep_compiled() -> None:

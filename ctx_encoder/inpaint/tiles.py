@@ -37,6 +37,7 @@ def paint(
   image, hidden = cut(image, frame), cut(hole, frame)
   image[hidden] = 0
   window = _window(size, reach)
+  reached = window > 0
   stride = max(1, round(size * reach / 2))
   places = [
     (top, left)
@@ -47,7 +48,9 @@ def paint(
     # Keep tiles with hidden pixels within the network's reach.
     holes = {place: hidden[_slices(place, size)] for place in places}
     shares = {
-      place: tile.mean() for place, tile in holes.items() if (tile & (window > 0)).any()
+      place: tile.mean()
+      for place, tile in holes.items()
+      if tile.any() and (tile & reached).any()
     }
     if not shares:
       break

@@ -265,10 +265,22 @@ def test_what_onnx_cannot_express_is_one_line(workdirs, tmp_path, monkeypatch, c
   assert "A network with noise (model.noise_dim) cannot" in capsys.readouterr().err
   with pytest.raises(ValueError, match="its operation sort is not supported"):
     session_of(lambda x: jnp.sort(x, 1), {"x": ((8,), jnp.float32)})
-  monkeypatch.setitem(sys.modules, "onnx", None)
-  assert call("--workdir", workdirs["noise"], *arguments) == 1
-  assert "pip install 'ctx-encoder[train,onnx]'" in capsys.readouterr().err
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  ("name", "library", "extra"),
+  [("onnx", "onnx", "onnx"), ("savedmodel", "tensorflow", "tf")],
+)
+def test_a_missing_library_is_named_before_anything_is_loaded(
+  tmp_path, monkeypatch, capsys, name, library, extra
+):
+  monkeypatch.setitem(sys.modules, library, None)
+  monkeypatch.setattr(shipped, "model", lambda size: pytest.fail("loaded"))
+  assert call("--format", name, "--output", tmp_path / "x") == 1
+  error = capsys.readouterr().err
+  assert f"needs {library}, which is not installed: pip install" in error
+  assert f"[train,{extra}]'" in error
 
 
 @pytest.mark.slow  # loads TensorFlow twice

@@ -16,6 +16,7 @@ from PIL import Image
 
 from ctx_encoder import inpaint, masks, xla
 from ctx_encoder.apps import cli
+from ctx_encoder.apps.commands import inpaint as inpaint_command
 from ctx_encoder.inpaint import Inpainter, blending, regions, texture
 
 S = 16  # side of the networks' inputs
@@ -367,8 +368,13 @@ def test_kinds_of_pictures(tmp_path):
   found = run(Image.fromarray(image), Image.fromarray(mask))
   assert isinstance(found, Image.Image)
   np.testing.assert_array_equal(np.asarray(found), expected)
-  both = run(np.stack([image, image]), [mask, mask])
-  np.testing.assert_array_equal(both, np.stack([expected, expected]))
+  for array in (np.asarray, jnp.asarray, memoryview):
+    found = run(array(image), array(mask))
+    assert isinstance(found, np.ndarray)
+    np.testing.assert_array_equal(found, expected)
+  for array in (np.stack, jnp.stack):
+    both = run(array([image, image]), array([mask, mask]))
+    np.testing.assert_array_equal(both, np.stack([expected, expected]))
 
 
 @pytest.mark.slow
@@ -499,6 +505,13 @@ def test_one_picture(command, folder):
   again = "--image in/one.png --mask inverted.png --mask-polarity black"
   assert command(f"{again} --output again.png")[0] == 0
   np.testing.assert_array_equal(opened("again.png"), opened("out.png"))
+
+
+def test_one_picture_that_takes_long_shows_its_progress(command, monkeypatch):
+  words = "--image in/one.png --mask masks/one.bmp --output out.png"
+  assert command(words) == (0, "out.png\n", "")
+  monkeypatch.setattr(inpaint_command, "_PATIENCE", 0)
+  assert "100 % filled" in command(words)[2]
 
 
 def test_a_hole_painted_into_the_picture(command):

@@ -1,15 +1,17 @@
 """Masks with transparency, holes of a colour in JPEGs, and what a picture keeps."""
 
 import io
+import pathlib
 
+import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 
 from ctx_encoder import inpaint, xla
 from ctx_encoder.apps import cli
 from ctx_encoder.data import landscapes
-from ctx_encoder.inpaint import Inpainter, formats, pictures
+from ctx_encoder.inpaint import Inpainter, pictures
 
 HOLE = np.zeros((40, 50), bool)
 HOLE[8:20, 10:30] = True
@@ -183,8 +185,6 @@ def test_what_a_format_cannot_contain_is_named(command):
   RGB.convert("L").save("gray.png")
   RGB.convert("CMYK").save("cmyk.jpg", icc_profile=PROFILE)
   RGB.quantize(8).save("palette.png")
-  # Sixteen bits per channel, which Pillow does not write: the header is enough here.
-  deep = bytearray(file(RGB))
   for name, output, mode, lost in (
     ("alpha.png", "a.png", "RGBA", ""),
     ("alpha.png", "a.webp", "RGBA", ""),
@@ -203,8 +203,53 @@ def test_what_a_format_cannot_contain_is_named(command):
       assert picture.mode == mode, output
       assert output != "c.png" or "icc_profile" not in picture.info  # of other colours
     assert notes.strip().endswith(f"the picture's {lost}." if lost else ""), output
-  deep[24] = 16
-  assert formats.lost_by_reading(bytes(deep), RGB) == ["16 bits per channel"]
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("extension", ["png", "tif"])
+def test_known_pixels_of_colour_pictures_keep_16_bits(command, extension, channels):
+  deep = noise(channels=channels, kind=np.uint16)
+  cv2.imwrite(f"deep.{extension}", deep)
+  assert command(f"--image deep.{extension} --mask mask.png --output out.png") == ""
+  out = cv2.imread("out.png", cv2.IMREAD_UNCHANGED)
+  assert (out.dtype, out.shape) == (np.uint16, deep.shape)
+  np.testing.assert_array_equal(out[~HOLE], deep[~HOLE])
+  seen = np.asarray(Image.open("out.png").convert("RGB"))
+  assert not (seen[HOLE] == np.uint8(deep[HOLE][:, 2::-1] >> 8)).all(1).any()
+  for output in ("out.tif", "out.webp", "out.jpg"):
+    notes = command(f"--image deep.{extension} --mask mask.png --output {output}")
+    assert "does not have the picture's 16 bits per channel" in notes
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_16_bits_with_profile_exif_and_orientation(command, orientation):
+  deep = noise(channels=3, kind=np.uint16)
+  exif = Image.Exif()
+  exif[0x0112], exif[0x010F] = orientation, "a camera"
+  small = file(Image.new("RGB", (1, 1)), exif=exif, icc_profile=PROFILE, dpi=(300, 300))
+  turned = Image.fromarray(np.uint8(deep >> 8)[..., ::-1])
+  upright = ImageOps.exif_transpose(_with_exif(turned, exif))
+  pixels = cv2.imencode(".png", deep)[1].tobytes()
+  metadata = small[33 : small.index(b"IDAT") - 4]
+  pathlib.Path("in.png").write_bytes(pixels[:33] + metadata + pixels[33:])
+  hole = np.zeros((upright.height, upright.width), bool)
+  hole[8:20, 10:30] = True
+  Image.fromarray(hole).save("mask.png")
+  assert command("--image in.png --mask mask.png --output out.png --blend none") == ""
+  out = cv2.imread("out.png", cv2.IMREAD_UNCHANGED)
+  assert out.dtype == np.uint16
+  before = np.asarray(upright)[..., ::-1]
+  np.testing.assert_array_equal(np.uint8(out >> 8)[~hole], before[~hole])
+  assert set(out[~hole].ravel()) <= set(deep.ravel())
+  with Image.open("out.png") as picture:
+    assert picture.info["icc_profile"] == PROFILE
+    assert picture.getexif().get(0x0112, 1) == 1
+    assert picture.getexif()[0x010F] == "a camera"
+    assert round(picture.info["dpi"][0]) == 300
+
+
+def _with_exif(picture, exif):
+  return Image.open(io.BytesIO(file(picture, exif=exif)))
 
 
 def test_paint_in_a_jpeg_is_filled_with_a_note(command):

@@ -17,6 +17,7 @@ For Keras weights use `ctx-encoder export-keras`.
 import argparse
 from pathlib import Path
 
+from ctx_encoder.apps import console
 from ctx_encoder.inpaint import export, shipped
 from ctx_encoder.training import trained
 
@@ -80,8 +81,8 @@ def run(args: argparse.Namespace) -> int:
     export.check_savedmodel(output)
   elif output.is_dir():
     raise IsADirectoryError(f"{output} is a folder; name a file with --output.")
-  if args.format == "onnx":
-    export.check_onnx()
+  if library := {"onnx": "onnx", "savedmodel": "tensorflow"}.get(args.format):
+    console.need(library)
   model = _model(args)
   write = {
     "stablehlo": export.write_stablehlo,

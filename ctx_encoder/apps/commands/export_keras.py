@@ -13,6 +13,7 @@ pasted into the image.
 import argparse
 from pathlib import Path
 
+from ctx_encoder.apps import console
 from ctx_encoder.models import Generator
 from ctx_encoder.models.weights import keras as keras_weights
 from ctx_encoder.training import trained
@@ -40,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
   path = Path(args.output)
   if path.suffix != ".h5" or path.is_dir():
     raise ValueError(f"--output must be a file .weights.h5 or .h5, not {path}.")
+  console.need("h5py")
   model = trained.load(args.workdir, step=args.step)
   layers = _layers(model)
   keras_weights.write(path, layers, model.variables)

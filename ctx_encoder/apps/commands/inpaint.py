@@ -36,6 +36,8 @@ from ctx_encoder.data.decode import EXTENSIONS, to_rgb, upright
 from ctx_encoder.evaluation import figures
 from ctx_encoder.inpaint import formats, shipped
 
+_PATIENCE = 2.0  # seconds without a word about progress
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds this command's arguments."""
@@ -143,7 +145,9 @@ def run(args: argparse.Namespace) -> int:
   bar = tqdm(jobs, unit="picture", disable=len(jobs) == 1)
   for picture, mask, output in bar:
     try:
-      for note in _complete(inpainter, picture, mask, output, color, args):
+      for note in _complete(
+        inpainter, picture, mask, output, color, args, several=len(jobs) > 1
+      ):
         bar.write(f"ctx-encoder inpaint: {picture}: {note}", file=sys.stderr)
     except (OSError, ValueError) as error:
       failed += 1
@@ -162,6 +166,8 @@ def _complete(
   output: Path,
   color: tuple[int, int, int] | None,
   args: argparse.Namespace,
+  *,
+  several: bool,
 ) -> list[str]:
   """Completes one picture and writes it; returns notes about what was lost."""
   data = picture.read_bytes()
@@ -169,11 +175,15 @@ def _complete(
   image = np.array(to_rgb(original))
   lossy = color is not None and inpaint.is_lossy(data)
   hole = inpaint.grown(_hole(image, mask, color, args, lossy), args.grow)
-  completed = inpainter(
-    image, hole, strategy=args.strategy, blend=args.blend, seed=args.seed
-  )
-  result = formats.like(original, completed, hole)
-  encoded, lost = formats.encode(result, output.suffix.lower())
+  options = {"strategy": args.strategy, "blend": args.blend, "seed": args.seed}
+  with tqdm(
+    total=1.0, delay=_PATIENCE, disable=several, bar_format="{percentage:3.0f} % filled"
+  ) as bar:
+    completed = inpainter(
+      image, hole, progress=lambda share: bar.update(share - bar.n), **options
+    )
+  extension = output.suffix.lower()
+  encoded, lost = formats.encode_like(data, original, completed, extension, hole)
   files.write(output, encoded)
   if args.grid:
     masked = np.where(hole[..., None], np.uint8(255), image)
@@ -186,7 +196,7 @@ def _complete(
       "lossy compression mixes paint with its surroundings, so the hole was enlarged;"
       " paint on a PNG copy, or use a --mask."
     )
-  if lost := list(dict.fromkeys([*formats.lost_by_reading(data, original), *lost])):
+  if lost:
     notes.append(f"{output} does not have the picture's {', '.join(lost)}.")
   return notes
 
