@@ -28,7 +28,7 @@ _BATCH_SIZES = (1, 8)
 
 # Called between batches of the network with the share of the holes' pixels that is
 # filled, in [0, 1]. An exception that it raises ends the call.
-Progress = Callable[[float], None]
+Progress = Callable[[float], object]
 
 
 class Inpainter:
