@@ -10,7 +10,8 @@ import json
 import pathlib
 import zlib
 from collections.abc import Callable, Collection
-from typing import Any, BinaryIO
+from io import BufferedReader
+from typing import Any
 
 import jax
 
@@ -159,11 +160,11 @@ def _checksum(record: Record, digest: Callable[[bytes], Any]) -> str | int:
   return found if isinstance(found, int) else found.hexdigest()
 
 
-def _sha256(file: BinaryIO) -> str:
+def _sha256(file: BufferedReader) -> str:
   return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _crc32(file: BinaryIO) -> int:
+def _crc32(file: BufferedReader) -> int:
   checksum = 0
   while block := file.read(1 << 20):
     checksum = zlib.crc32(block, checksum)
