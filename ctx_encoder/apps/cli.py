@@ -67,7 +67,7 @@ def _main(argv: Sequence[str] | None) -> int:
     parser = Parser(name, command.__doc__)
     command.add_arguments(parser)
     code = command.run(parser.parse(rest))
-    sys.stdout.flush()
+    print(end="", flush=True)  # sys.stdout is None if it is closed
     return code
   except (OSError, ValueError, ImportError) as error:
     if isinstance(error, BrokenPipeError) and _stdout_is_broken():

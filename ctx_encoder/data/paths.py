@@ -1,9 +1,9 @@
 """Reading regular files only, and showing their names."""
 
 import errno
-import io
 import os
 import stat
+from io import BufferedReader
 
 MAX_BYTES = 2**30
 
@@ -28,7 +28,7 @@ def read_file(
     return file.read(max(0, size))
 
 
-def open_file(path: str | os.PathLike) -> io.BufferedReader:
+def open_file(path: str | os.PathLike) -> BufferedReader:
   """Opens a regular file, or a link to one, to read; raises as `read_file`."""
   _check_regular(os.stat(path))  # opening a device may already have an effect
   return open(path, "rb", opener=_open_regular)

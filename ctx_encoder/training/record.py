@@ -6,11 +6,11 @@ TensorStore detects a flipped byte in an array.
 """
 
 import hashlib
-import io
 import json
 import pathlib
 import zlib
 from collections.abc import Callable, Collection
+from io import BufferedReader
 from typing import Any
 
 import jax
@@ -160,11 +160,11 @@ def _checksum(record: Record, digest: Callable[[bytes], Any]) -> str | int:
   return found if isinstance(found, int) else found.hexdigest()
 
 
-def _sha256(file: io.BufferedReader) -> str:
+def _sha256(file: BufferedReader) -> str:
   return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _crc32(file: io.BufferedReader) -> int:
+def _crc32(file: BufferedReader) -> int:
   checksum = 0
   while block := file.read(1 << 20):
     checksum = zlib.crc32(block, checksum)

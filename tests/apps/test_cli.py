@@ -189,6 +189,12 @@ def test_a_reader_that_ends_early_is_no_error(arguments):
   assert done.stderr == b""
 
 
+def test_a_closed_output_is_no_error(monkeypatch):
+  """As after >&- in a shell."""
+  monkeypatch.setattr(sys, "stdout", None)
+  assert cli.main(["config", "masks"]) == 0
+
+
 def test_another_pipe_that_breaks_is_an_error(monkeypatch, capfd):
   assert run(monkeypatch, BrokenPipeError("the demo's")) == 1
   assert capfd.readouterr().err == "ctx-encoder export-keras: the demo's\n"
