@@ -167,7 +167,7 @@ def settings(generator, dtype, sharding, image_size, width) -> config.Config:
   if generator == "landscape":
     made.update(presets.LANDSCAPE)
   made.model.generator, made.model.dtype = generator, dtype
-  made.model.width = made.discriminator.width = width
+  made.model.width, made.discriminator.width = width, made.discriminator.width * width
   made.data.image_size, made.sharding = image_size, sharding
   return made
 
@@ -182,10 +182,7 @@ def _step(run: Run, mesh: Mesh):
     shapes,
     places,
   )
-  step = make_train_step(run, optimizers)
-  if run.config.sharding == "sharded":
-    step = feed.gather_first(step, mesh)
-  return step, state, places
+  return make_train_step(run, optimizers, mesh=mesh), state, places
 
 
 def _operand(mesh: Mesh, shape, dtype, axis: int | None = 0) -> jax.ShapeDtypeStruct:

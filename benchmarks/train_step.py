@@ -7,6 +7,7 @@ process. Our step masks and augments too; the others get masked images. A peer t
 not installed is skipped. Run it on a quiet machine.
 """
 
+import functools
 import importlib.util
 import resource
 from unittest import mock
@@ -196,14 +197,12 @@ def _forward_flops(network, inputs) -> tuple[float, float]:
   """Returns the operations of a forward pass, and of its first layer."""
   counted: list[float] = []
 
-  def conv_general(lhs, rhs, strides, padding, **_):
-    out = jax.eval_shape(
-      lambda x, kernel: jax.lax.conv_general_dilated(
-        x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-      ),
-      lhs,
-      rhs,
+  def conv_general(lhs, rhs, strides, padding, **options):
+    options["dimension_numbers"] = ("NHWC", "HWIO", "NHWC")
+    convolve = functools.partial(
+      jax.lax.conv_general_dilated, window_strides=strides, padding=padding, **options
     )
+    out = jax.eval_shape(convolve, lhs, rhs)
     counted.append(2.0 * out.size * np.prod(rhs.shape[:3]))
     return jnp.zeros(out.shape, lhs.dtype)
 

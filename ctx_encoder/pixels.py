@@ -1,9 +1,13 @@
-"""Conversions between uint8 pixels, [0, 1] and the networks' normalised values."""
+"""Pixels: uint8, [0, 1] and the networks' normalised values; resizing."""
 
+import functools
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 _SMALLEST_RANGE = 1 / 255  # assumed for an image of one colour
 
@@ -61,3 +65,45 @@ def from_uint8(images: jax.typing.ArrayLike) -> jax.Array:
 def to_uint8(images: jax.Array) -> jax.Array:
   """Maps [0, 1] to uint8, clipped and rounded to nearest."""
   return jnp.round(jnp.clip(images, 0, 1) * 255).astype(jnp.uint8)
+
+
+def resize(x: jax.Array, shape: Sequence[int], *, antialias: bool = True) -> jax.Array:
+  """`jax.image.resize(..., "linear")`, in a form that every compiler takes.
+
+  Pixel i of n becomes a weighted mean of those around (i + 1/2) n_in / n - 1/2. XLA's
+  default compiler for GPUs finds no tiling for JAX's matrix products (jax 0.10.2,
+  H100), but takes batches of them. CPUs run JAX's.
+
+  Args:
+    x: `[B, ...]`, float.
+    shape: new shape, with the same B.
+    antialias: whether to average over more pixels where an axis gets shorter.
+
+  Returns:
+    An array of that shape.
+  """
+  if x.shape == tuple(shape):
+    return x
+  stock = functools.partial(
+    jax.image.resize, shape=shape, method="linear", antialias=antialias
+  )
+  batched = functools.partial(_by_batches, shape=shape, antialias=antialias)
+  return jax.lax.platform_dependent(x, cpu=stock, default=batched)
+
+
+def _by_batches(x: jax.Array, shape: Sequence[int], antialias: bool) -> jax.Array:
+  for axis, (before, after) in enumerate(zip(x.shape, shape, strict=True)):
+    if before == after:
+      continue
+    ratio = before / after
+    place = (np.arange(after)[:, None] + 0.5) * ratio - 0.5
+    distance = np.abs(place - np.arange(before))
+    weights = np.maximum(0, 1 - distance / (max(ratio, 1) if antialias else 1))
+    weights /= weights.sum(axis=1, keepdims=True)
+    batch = x.shape[0]  # symbolic while exporting
+    weights = jnp.broadcast_to(weights.astype(x.dtype), (batch, after, before))
+    x = jnp.moveaxis(x, axis, 1)
+    rows = x.reshape(batch, before, math.prod(x.shape[2:]))
+    y = jnp.matmul(weights, rows, precision="highest")
+    x = jnp.moveaxis(y.reshape(batch, after, *x.shape[2:]), 1, axis)
+  return x

@@ -81,7 +81,7 @@ class Model(Section):
   )
   dtype: str = field(
     "float32",
-    "type of activations; parameters stay float32",
+    "type of activations, float32 on CPUs; parameters are always float32",
     choices=("float32", "bfloat16"),
   )
 

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ctx_encoder import shapes
+from ctx_encoder import pixels, shapes
 from ctx_encoder.losses.reconstruction import absolute
 
 Features = Mapping[str, jax.Array] | Sequence[jax.Array]
@@ -210,7 +210,7 @@ def feature_matching(
     )
     if mask is not None:
       shape = (*error.shape[:3], 1)
-      error *= 1 - jax.image.resize(mask, shape, "linear", antialias=False)
+      error *= 1 - pixels.resize(mask, shape, antialias=False)
     return _mean(error)
 
   return _weighted(distance, outputs, weights)

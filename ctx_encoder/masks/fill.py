@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ctx_encoder import pixels
+
 
 def parse_fill(fill: str, mean: Sequence[float] | np.ndarray) -> np.ndarray | None:
   """Returns the colour of holes, `[3]` float32 in [0, 1], or None for a smooth fill.
@@ -78,7 +80,7 @@ def _pull_push(colors: jax.Array, known: jax.Array) -> jax.Array:
     sums = _halved(known)
     share = jnp.minimum(sums, 1) / jnp.maximum(sums, 1e-6)
     coarser = _pull_push(_halved(colors) * share, sums * share)
-    colors += (1 - known) * jax.image.resize(coarser, colors.shape, "linear")
+    colors += (1 - known) * pixels.resize(coarser, colors.shape)
   return colors
 
 

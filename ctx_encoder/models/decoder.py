@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ctx_encoder import pixels
 from ctx_encoder.models.layers import (
   ConvStage,
   Settings,
@@ -15,7 +16,6 @@ from ctx_encoder.models.layers import (
   upsample,
 )
 from ctx_encoder.models.ops import conv
-from ctx_encoder.models.ops.resize import bilinear
 
 _NORMED = ("relu", "norm")
 
@@ -92,7 +92,8 @@ class Decoder(nn.Module):
       block = ConvStage(stage, self.settings, self.upsample, name=f"stage{i + 1}")
       x = block(joined(x), train=train, keys=stage_keys(keys, i))
     x = upsample(joined(x), self.upsample, 3, 4, 2, self.settings, "output")
-    return jnp.tanh(bilinear(x.astype(jnp.float32), self.size))
+    shape = (x.shape[0], self.size, self.size, 3)
+    return jnp.tanh(pixels.resize(x.astype(jnp.float32), shape, antialias=False))
 
   @nn.nowrap
   def trainable(self, side: int) -> dict[tuple[str, ...], tuple[slice, slice]]:

@@ -56,7 +56,8 @@ class Generator(nn.Module):
 
     Returns:
       {path of the parameter: slices of its first axes that get gradients, or None where
-      the parameter is frozen}. All other parameters are trained completely.
+      the parameter is frozen}. All other parameters are trained completely. Values
+      outside of the slices have no effect on the output.
     """
     parts = {
       "encoder": self.encoder.trainable(),

@@ -30,7 +30,7 @@ from ctx_encoder.models import (
 )
 from ctx_encoder.models.feature_nets import lpips, random_filters
 from ctx_encoder.training.objective import Distance, Objective
-from ctx_encoder.training.optimizer import restrict
+from ctx_encoder.training.optimizer import restrict, trainable
 from ctx_encoder.training.setup import Optimizers, Run
 from ctx_encoder.training.state import PyTree
 from ctx_encoder.training.task import View
@@ -132,10 +132,10 @@ def optimizers(config: Config, generator: Any, total_steps: int) -> Optimizers:
   options = config.optimizer
   betas = {"b1": options.discriminator_b1, "b2": options.discriminator_b2}
   betas = {name: beta for name, beta in betas.items() if beta is not None}
-  trainable = generator.trainable() if hasattr(generator, "trainable") else {}
   rules = Optimizers(
     restrict(
-      update_rule(options, total_steps, options.generator_multiplier), trainable
+      update_rule(options, total_steps, options.generator_multiplier),
+      trainable(generator),
     ),
     update_rule(dataclasses.replace(options, **betas), total_steps),
   )

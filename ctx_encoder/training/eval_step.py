@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from ctx_encoder import augment as augmentation
 from ctx_encoder import masks, metrics, pixels
+from ctx_encoder.models import precision
 from ctx_encoder.training import keys
 from ctx_encoder.training.setup import Run
 
@@ -29,6 +30,10 @@ def make_eval_step(run: Run) -> EvalStep:
     reconstruction loss. Its images are `[B, S, S, 3]` in [0, 1]: "original", "masked",
     "completed"; and "mask" `[B, S, S, 1]`.
   """
+  return precision.on_cpus(_make_eval_step, run, run.in_float32())
+
+
+def _make_eval_step(run: Run) -> EvalStep:
   view = run.view
 
   def step(variables: Any, batch: Mapping[str, jax.Array], key: jax.Array):

@@ -74,8 +74,6 @@ def dispatches(
   """
   feed = _from_device if on_device(config, examples) else _from_host
   place = mesh, state_sharding
-  if config.sharding == "sharded":
-    step_function = gather_first(step_function, mesh)
   return feed(config, step_function, examples, key, *place, start, stop)
 
 
@@ -93,26 +91,6 @@ def on_device(config: Config, examples: data.Examples) -> bool:
   memory = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
   room = (memory or _DEVICE_BYTES) * _DEVICE_SHARE
   return examples.images is not None and examples.nbytes <= room
-
-
-def gather_first(step: TrainStep, mesh: Mesh) -> TrainStep:
-  """Returns a step that first gathers the parameters, which devices hold in parts.
-
-  Left to itself XLA splits layers over the devices as their parameters are, and
-  exchanges activations, which are larger.
-  """
-
-  def gathered(network):
-    whole = lax.with_sharding_constraint(network.params, distributed.replicated(mesh))
-    return network.replace(params=whole)
-
-  def gathering(state, batch, key):
-    whole = state.replace(
-      generator=gathered(state.generator), discriminator=gathered(state.discriminator)
-    )
-    return step(whole, batch, key)
-
-  return gathering
 
 
 def make_one(step: TrainStep) -> Callable[..., tuple[TrainState, Metrics]]:

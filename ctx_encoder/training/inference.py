@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from ctx_encoder import pixels, xla
-from ctx_encoder.models import Generator, fold_batch_norm
+from ctx_encoder.models import Generator, fold_batch_norm, precision
 from ctx_encoder.training.task import View
 
 Complete = Callable[..., jax.Array]
@@ -32,12 +32,17 @@ def make_complete(generator: Any, variables: Any, view: View) -> Complete:
   if isinstance(generator, Generator):
     folded, folded_variables = fold_batch_norm(generator, variables)
 
+  def outputs_of(network):
+    return lambda variables, x, keys: cast(
+      jax.Array, network.apply(variables, x, train=False, keys=keys)
+    )
+
+  apply = precision.on_cpus(outputs_of, folded, precision.in_float32(folded))
+
   def completed(variables, images, masks, keys):
     mask = masks.astype(jnp.float32)
     examples = view.examples(pixels.from_uint8(images), mask)
-    outputs = cast(
-      jax.Array, folded.apply(variables, examples.inputs, train=False, keys=keys)
-    )
+    outputs = apply(variables, examples.inputs, keys)
     painted = pixels.to_uint8(view.completed(outputs, examples))
     return jnp.where(mask > 0, painted, images)
 

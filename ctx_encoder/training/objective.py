@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ctx_encoder import augment as augmentation
-from ctx_encoder import config, losses
+from ctx_encoder import config, losses, pixels
 from ctx_encoder.losses.reconstruction import divisor
 from ctx_encoder.training.task import Examples, View
 
@@ -209,7 +209,7 @@ class Objective:
     if self.adversarial.patches == "all":
       return loss(*logits, fake=self._fake_patches(mask))
     each = loss(*(x.reshape(-1, 1) for x in logits)).reshape(logits[0].shape)
-    share = jax.image.resize(mask, each.shape, "linear")
+    share = pixels.resize(mask, each.shape)
     total = jnp.sum(share, (1, 2, 3))
     return jnp.sum(share * each, (1, 2, 3)) / jnp.where(total > 0, total, 1)
 

@@ -11,6 +11,11 @@ Path = tuple[str, ...]
 Slices = tuple[slice, ...] | None
 
 
+def trainable(network: Any) -> Mapping[Path, Slices]:
+  """Returns the trainable slices that a network names, see `Generator.trainable`."""
+  return network.trainable() if hasattr(network, "trainable") else {}
+
+
 def restrict(
   optimizer: optax.GradientTransformation, trainable: Mapping[Path, Slices]
 ) -> optax.GradientTransformation:
@@ -29,7 +34,7 @@ def restrict(
     return optimizer
 
   def cut(tree):
-    return _map(_part, tree, trainable)
+    return map_slices(_part, tree, trainable)
 
   def init(params):
     return optimizer.init(cut(params))
@@ -38,7 +43,7 @@ def restrict(
     shapes = jax.tree.map(jnp.shape, updates)
     params = None if params is None else cut(params)
     updates, state = optimizer.update(cut(updates), state, params)
-    return _map(_padded, updates, trainable, shapes), state
+    return map_slices(padded, updates, trainable, shapes), state
 
   return optax.GradientTransformation(init, update)
 
@@ -47,7 +52,8 @@ def _part(x: jax.Array, slices: Slices):
   return optax.MaskedNode() if slices is None else x[slices]
 
 
-def _padded(part, slices: Slices, shape: tuple[int, ...]) -> jax.Array:
+def padded(part, slices: Slices, shape: tuple[int, ...]) -> jax.Array:
+  """Returns an array of `shape` that is `part` in its slices, and 0 elsewhere."""
   if slices is None:
     return jnp.zeros(shape)
   limits = [part.indices(n) for part, n in zip(slices, shape, strict=False)]
@@ -57,7 +63,7 @@ def _padded(part, slices: Slices, shape: tuple[int, ...]) -> jax.Array:
   return jnp.pad(part, margins + [(0, 0)] * (len(shape) - len(margins)))
 
 
-def _map(function, tree: Any, trainable: Mapping[Path, Slices], *rest: Any):
+def map_slices(function, tree: Any, trainable: Mapping[Path, Slices], *rest: Any):
   """Maps over the listed leaves; the others stay as they are."""
   if () in trainable:
     return function(tree, trainable[()], *rest)
@@ -68,6 +74,6 @@ def _map(function, tree: Any, trainable: Mapping[Path, Slices], *rest: Any):
 
   def below(name):
     inner = {path[1:]: slices for path, slices in trainable.items() if path[0] == name}
-    return _map(function, tree[name], inner, *(other[name] for other in rest))
+    return map_slices(function, tree[name], inner, *(other[name] for other in rest))
 
   return {name: below(name) if name in names else tree[name] for name in tree}

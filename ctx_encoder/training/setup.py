@@ -12,6 +12,7 @@ import optax
 from ctx_encoder import masks
 from ctx_encoder.augment import Augment
 from ctx_encoder.config import Config
+from ctx_encoder.models import precision
 from ctx_encoder.training.objective import Objective
 from ctx_encoder.training.state import NetworkState, PyTree, TrainState
 from ctx_encoder.training.task import View
@@ -75,13 +76,19 @@ class Run:
       average=self.config.ema_decay > 0,
     )
 
+  def in_float32(self) -> "Run":
+    """Returns the run with networks in float32: itself if they are that already."""
+    if self.config.model.dtype == "float32":
+      return self
+    return self._with(precision.in_float32)
+
   def over_axis(self, axis_name: str) -> "Run":
     """Returns the run with batch statistics averaged over an axis of `jax.pmap`."""
-    return dataclasses.replace(
-      self,
-      generator=with_axis_name(self.generator, axis_name),
-      discriminator=with_axis_name(self.discriminator, axis_name),
-    )
+    return self._with(lambda x: precision.with_settings(x, axis_name=axis_name))
+
+  def _with(self, change: Callable[[Any], Any]) -> "Run":
+    networks = change(self.generator), change(self.discriminator)
+    return dataclasses.replace(self, generator=networks[0], discriminator=networks[1])
 
 
 def init_state(
@@ -135,18 +142,6 @@ def init_generator(
   """
   inputs = jnp.zeros((1, view.image_size, view.image_size, view.channels))
   return generator.init(key, inputs, keys=example_key[None])
-
-
-def with_axis_name(network, axis_name: str):
-  """Returns the network with batch statistics averaged over a named axis."""
-  changes = {}
-  for field in dataclasses.fields(network):
-    if field.name == "settings":
-      changes["settings"] = dataclasses.replace(network.settings, axis_name=axis_name)
-    elif field.name in ("encoder", "bottleneck", "decoder"):
-      part = getattr(network, field.name)
-      changes[field.name] = with_axis_name(part, axis_name)
-  return network.clone(**changes)
 
 
 def _network_state(variables, optimizer) -> NetworkState:

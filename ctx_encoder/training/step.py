@@ -12,12 +12,15 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.sharding import Mesh
 
 from ctx_encoder import augment as augmentation
-from ctx_encoder import masks, pixels
+from ctx_encoder import distributed, masks, pixels
 from ctx_encoder.config import Config
+from ctx_encoder.models import precision
 from ctx_encoder.training import gradients, keys
 from ctx_encoder.training.gradients import Metrics
+from ctx_encoder.training.optimizer import Slices, map_slices, padded, trainable
 from ctx_encoder.training.setup import Optimizers, Run
 from ctx_encoder.training.state import NetworkState, PyTree, TrainState
 from ctx_encoder.training.task import Examples
@@ -42,7 +45,11 @@ class Gradients(NamedTuple):
 
 
 def make_train_step(
-  run: Run, optimizers: Optimizers, *, axis_name: str | None = None
+  run: Run,
+  optimizers: Optimizers,
+  *,
+  axis_name: str | None = None,
+  mesh: Mesh | None = None,
 ) -> TrainStep:
   """Returns `step(state, batch, key) -> (state, metrics)`, to be jitted or pmapped.
 
@@ -55,17 +62,32 @@ def make_train_step(
     optimizers: the update rules.
     axis_name: the axis of `jax.pmap`, if that runs the step. Gradients, statistics and
       metrics are averaged over it.
+    mesh: the devices. With sharding=sharded each holds a part of the parameters, which
+      the step gathers before it uses them.
 
   Returns:
     The step, whose `key` is always the same: the state's step is folded into it. The
     metrics are float32 scalars.
   """
   config = run.config
-  alternating = config.update_order == "alternating"
-  if alternating and config.accumulate > 1:
+  if config.update_order == "alternating" and config.accumulate > 1:
     raise ValueError("accumulate above 1 needs update_order=simultaneous.")
+  gather = _make_gather(run, mesh)
   if axis_name:
     run = run.over_axis(axis_name)
+  step = precision.on_cpus(
+    lambda run: _make_step(run, optimizers, axis_name, gather), run, run.in_float32()
+  )
+  return skip_nonfinite(step) if config.on_nonfinite == "skip" else step
+
+
+def _make_step(
+  run: Run,
+  optimizers: Optimizers,
+  axis_name: str | None,
+  gather: Callable[[TrainState], TrainState],
+) -> TrainStep:
+  config = run.config
 
   def average(tree):
     return lax.pmean(tree, axis_name) if axis_name else tree
@@ -80,10 +102,13 @@ def make_train_step(
       own, rule = state.discriminator, optimizers.discriminator
       return apply_updates(own, average(grads), stats, rule)
 
-    if alternating:
-      found = both_grads(run, state, batch, key, position, update)
+    def whole_update(grads: PyTree, stats: PyTree) -> NetworkState:
+      return gather(state.replace(discriminator=update(grads, stats))).discriminator
+
+    if config.update_order == "alternating":
+      found = both_grads(run, gather(state), batch, key, position, whole_update)
     else:
-      found = _accumulated(run, state, batch, key, position)
+      found = _accumulated(run, gather(state), batch, key, position)
     grads = average(found.generator)
     generator = apply_updates(
       state.generator, grads, found.generator_stats, optimizers.generator
@@ -96,7 +121,38 @@ def make_train_step(
       measured |= _grad_norms(grads, average(found.discriminator))
     return _after(config, state, generator, discriminator), average(measured)
 
-  return skip_nonfinite(step) if config.on_nonfinite == "skip" else step
+  return step
+
+
+def _make_gather(run: Run, mesh: Mesh | None) -> Callable[[TrainState], TrainState]:
+  """Returns the function that gathers parameters that devices hold in parts.
+
+  Left to itself XLA splits layers over the devices as their parameters are, and
+  exchanges activations, which are larger. Of the generator's partly trained parameters
+  only the trainable slices are gathered; the rest, which has no effect, is 0.
+  """
+
+  if mesh is None or run.config.sharding == "replicated":
+    return lambda state: state
+
+  def whole(tree: PyTree) -> PyTree:
+    return lax.with_sharding_constraint(tree, distributed.replicated(mesh))
+
+  def part(x: jax.Array, slices: Slices, sharded: jax.Array) -> jax.Array:
+    if slices is None:
+      return x
+    return padded(whole(sharded[slices]), slices, sharded.shape)
+
+  def gather(state: TrainState) -> TrainState:
+    generator, discriminator = state.generator, state.discriminator
+    params = generator.params
+    params = map_slices(part, whole(params), trainable(run.generator), params)
+    return state.replace(
+      generator=generator.replace(params=params),
+      discriminator=discriminator.replace(params=whole(discriminator.params)),
+    )
+
+  return gather
 
 
 def _grad_norms(generator: PyTree, discriminator: PyTree | None) -> Metrics:

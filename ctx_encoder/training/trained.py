@@ -1,6 +1,7 @@
 """Loads a trained generator from the work directory of its run."""
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,14 @@ import jax.numpy as jnp
 
 from ctx_encoder import config as configuration
 from ctx_encoder.config import Config
+from ctx_encoder.models import precision
 from ctx_encoder.training import assembly
 from ctx_encoder.training.checkpoint import Checkpoints
 from ctx_encoder.training.setup import init_generator
 from ctx_encoder.training.state import NetworkState, TrainState, inference_variables
 from ctx_encoder.training.task import View
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,7 +78,10 @@ def load(
     step = checkpoints.best()
   config = configuration.from_saved(checkpoints.read_config(step))
   extra = checkpoints.read_extra(step)
-  generator = generator or assembly.generator(config)
+  if not generator:
+    generator = assembly.generator(config)
+    if config.model.dtype != "float32" and jax.default_backend() == "cpu":
+      _LOG.warning("%s: %s", config.name, precision.notice(config.model.dtype))
   view = assembly.view(config, extra["mean_color"])
   key = jax.random.key(0)
   drawn = jax.eval_shape(lambda: init_generator(generator, view, key, key))

@@ -15,6 +15,7 @@ from ctx_encoder import config as configuration
 from ctx_encoder import data, distributed, xla
 from ctx_encoder.config import Config
 from ctx_encoder.evaluation import compare
+from ctx_encoder.models import precision
 from ctx_encoder.training import assembly, feed, initial
 from ctx_encoder.training.checkpoint import Checkpoints, DamagedError
 from ctx_encoder.training.eval_step import make_eval_step
@@ -148,9 +149,10 @@ def _opened(config: Config, workdir: str | Path, say: Say) -> Iterator[Place]:
     if place.resumed:
       saved = configuration.from_saved(checkpoints.read_config())
       configuration.check_resume(saved, config)
-    distributed.check_batch_size(
-      distributed.data_mesh(), config.batch_size, config.accumulate
-    )
+    mesh = distributed.data_mesh()
+    distributed.check_batch_size(mesh, config.batch_size, config.accumulate)
+    if config.model.dtype != "float32" and distributed.platform(mesh) == "cpu":
+      place.say(precision.notice(config.model.dtype))
     yield place
 
 
@@ -183,7 +185,7 @@ def _train(run: Run, start: Start, images: data.Data, place: Place) -> Outcome:
       contextlib.closing(
         feed.dispatches(
           config,
-          make_train_step(run, optimizers),
+          make_train_step(run, optimizers, mesh=mesh),
           images.train,
           _replicated_key(config.seed, mesh),
           mesh,

@@ -3,7 +3,8 @@
   python layouts.py LAYOUT OUTPUT
   python layouts.py train STRATEGY PICTURES WORKDIR STEPS [PLACEMENT ADDRESS PROCESS]
 
-Layouts: one, jit, sharded (all devices of the process), pmap. "train" is a complete
+Layouts: one, jit, sharded (all devices of the process), pmap; one_alternating,
+sharded_alternating: with the discriminator updated first. "train" is a complete
 run; with an address, this is one of two processes.
 """
 
@@ -40,25 +41,26 @@ def batches():
   return [tiny.batch(BATCH, seed=seed) for seed in range(STEPS)]
 
 
-def assembled():
+def assembled(strategy="replicated", order="simultaneous"):
   """Returns the run, its optimizers, and a function without arguments to its state."""
-  run = assembly.run(config())
+  settings = config()
+  settings.sharding, settings.update_order = strategy, order
+  run = assembly.run(settings)
   optimizers = run.optimizers(run.generator, STEPS)
   return run, optimizers, lambda: run.init(jax.random.key(0), optimizers)
 
 
-def by_jit(count, strategy):
+def by_jit(count, strategy, order="simultaneous"):
   distributed._SMALLEST_SPLIT = 16
-  run, optimizers, init = assembled()
+  run, optimizers, init = assembled(strategy, order)
   mesh = distributed.data_mesh(count)
   shapes = jax.eval_shape(init)
   places = distributed.of_state(mesh, shapes, strategy)
   state = jax.jit(init, out_shardings=places)()
-  train_step = make_train_step(run, optimizers)
+  train_step = make_train_step(run, optimizers, mesh=mesh)
   if strategy == "sharded":
     split = sum(not place.is_fully_replicated for place in jax.tree.leaves(places))
     assert split > 20, split
-    train_step = feed.gather_first(train_step, mesh)
   step, key = feed.jitted(feed.make_one(train_step), mesh, places), jax.random.key(0)
   placed = [jax.device_put(batch, distributed.split(mesh)) for batch in batches()]
   program = step.lower(state, placed[0], key).compile()
@@ -87,25 +89,26 @@ def by_pmap():
 def print_program(text, shapes, places):
   """Prints what a compiled step exchanges and writes in place, as JSON.
 
-  exchanged: [shapes, kind] of every collective; parameters: the shapes that are split;
-  arrays, donated: number of arrays in the state, and of those written in place.
+  exchanged: [shapes, kind] of every collective; parameters: the shapes that are split,
+  by network; arrays, donated: number of arrays in the state, and of those written in
+  place.
   """
-  parameters = (
-    jax.tree.leaves((tree.generator.params, tree.discriminator.params))
-    for tree in (shapes, places)
-  )
   kinds = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute"
   found = {
     "exchanged": re.findall(f"= (.*?) ({kinds})\\(", text),
-    "parameters": [
-      x.shape
-      for x, place in zip(*parameters, strict=True)
-      if not place.is_fully_replicated
-    ],
+    "parameters": {
+      name: split_shapes(getattr(shapes, name).params, getattr(places, name).params)
+      for name in ("generator", "discriminator")
+    },
     "arrays": len(jax.tree.leaves(shapes)),
     "donated": len(re.findall("(?:may|must)-alias", text)),
   }
   print(json.dumps(found))
+
+
+def split_shapes(shapes, places):
+  pairs = zip(jax.tree.leaves(shapes), jax.tree.leaves(places), strict=True)
+  return [x.shape for x, place in pairs if not place.is_fully_replicated]
 
 
 def train(strategy, pictures, workdir, steps, placement="auto", address="", number=0):
@@ -131,6 +134,8 @@ def main():
     "one": lambda: by_jit(1, "replicated"),
     "jit": lambda: by_jit(None, "replicated"),
     "sharded": lambda: by_jit(None, "sharded"),
+    "one_alternating": lambda: by_jit(1, "replicated", "alternating"),
+    "sharded_alternating": lambda: by_jit(None, "sharded", "alternating"),
     "pmap": by_pmap,
   }[layout]()
   leaves = jax.tree_util.tree_leaves_with_path(made)

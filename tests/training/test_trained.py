@@ -27,12 +27,16 @@ def workdir(photographs, tmp_path_factory):
     data__path=str(photographs),
     data__validation_fraction=0.3,
     ema_decay=0.9,
+    model__dtype="bfloat16",  # on CPUs the same as float32
     num_steps=6,
   )
 
 
-def test_the_generator_is_the_one_that_was_saved(workdir):
+def test_the_generator_is_the_one_that_was_saved(workdir, caplog):
   model = trained.load(workdir)
+  if jax.default_backend() == "cpu":
+    (line,) = caplog.messages
+    assert "model.dtype=bfloat16 runs in float32 on CPUs" in line
   assert trained.load(workdir, step=6).step == 6
   assert model.config.ema_decay == 0.9
   leaves = jax.tree.leaves(model.variables)

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from ctx_encoder import shapes
+from ctx_encoder import pixels, shapes
 from ctx_encoder.models.feature_nets.alexnet import AlexNet
 from ctx_encoder.models.feature_nets.network import (
   FeatureNetwork,
@@ -126,7 +126,7 @@ def _distance(trunk, variables, heads, predictions, targets, region=None):
   if region is None:
     return sum(jnp.mean(differences, axis=(1, 2)) for differences in maps)
   size = predictions.shape[:3]
-  total = sum(jax.image.resize(m, size, "bilinear", antialias=False) for m in maps)
+  total = sum(pixels.resize(m, size, antialias=False) for m in maps)
   region = region[..., 0].astype(jnp.float32)
   count = jnp.sum(region, axis=(1, 2))
   return jnp.sum(region * total, axis=(1, 2)) / jnp.where(count > 0, count, 1)

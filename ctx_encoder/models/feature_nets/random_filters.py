@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from ctx_encoder import pixels
 from ctx_encoder.models.ops import conv
 
 # sqrt(mean(relu(w * x)^2)) for photographs of 64 to 256 pixels and filters of unit norm
@@ -74,7 +75,7 @@ def pyramid(features: FeatureFunction, levels: int = 3) -> FeatureFunction:
     found = {}
     for factor in (2**level for level in range(levels)):
       size = (batch, height // factor, width // factor, 3)
-      smaller = jax.image.resize(images, size, "linear")
+      smaller = pixels.resize(images, size)
       found |= {f"{k}/{factor}": x for k, x in features(smaller).items()}
     return found
 
