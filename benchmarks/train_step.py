@@ -178,9 +178,10 @@ def useful_flops(run: Run, batch_size: int) -> float:
   inputs = jnp.zeros((1, size, size, run.view.channels))
   generator, first = _forward_flops(run.generator, inputs)
   side = run.objective.discriminator_size
-  discriminator, first_of_discriminator = _forward_flops(
-    run.discriminator, jnp.zeros((1, side, side, 3))
-  )
+  shown = [jnp.zeros((1, side, side, 3))]
+  if run.discriminator.mask_input:
+    shown.append(jnp.zeros((1, side, side, 1)))
+  discriminator, first_of_discriminator = _forward_flops(run.discriminator, *shown)
   total = 3 * generator - first
   total += 2 * (3 * discriminator - first_of_discriminator) + discriminator
   return float(total * batch_size)
@@ -193,7 +194,7 @@ def inference_flops(run: Run, batch_size: int) -> float:
   return _forward_flops(run.generator, inputs)[0] * batch_size
 
 
-def _forward_flops(network, inputs) -> tuple[float, float]:
+def _forward_flops(network, *inputs) -> tuple[float, float]:
   """Returns the operations of a forward pass, and of its first layer."""
   counted: list[float] = []
 
@@ -216,9 +217,9 @@ def _forward_flops(network, inputs) -> tuple[float, float]:
     mock.patch.object(conv, "conv_general_dilated", conv_general),
     mock.patch.object(conv, "conv_transpose", conv_transpose),
   ):
-    variables = jax.eval_shape(lambda: network.init(jax.random.key(0), inputs))
+    variables = jax.eval_shape(lambda: network.init(jax.random.key(0), *inputs))
     counted.clear()
-    jax.eval_shape(lambda v: network.apply(v, inputs), variables)
+    jax.eval_shape(lambda v: network.apply(v, *inputs), variables)
   dense = sum(
     2.0 * np.prod(leaf.shape)
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"])
