@@ -24,7 +24,7 @@ FLOORS = """
   metrics                : jax numpy scipy
   evaluation             : jax numpy PIL cv2 skimage matplotlib
   training               : jax flax numpy optax orbax tensorboard tqdm
-  inpaint                : jax flax numpy PIL scipy tensorflow onnx
+  inpaint                : jax flax numpy PIL cv2 scipy tensorflow onnx
   apps                   : jax numpy scipy optax PIL jinja2 markupsafe tqdm
                            fastapi pydantic starlette uvicorn
   configs launch         : absl jax ml_collections

@@ -20,6 +20,7 @@ def quiet_libraries() -> None:
   Call this before they are imported. Environment variables that are set are left.
   """
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # of which TensorFlow warns
   logger = logging.getLogger("jax._src.xla_bridge")
   logger.setLevel(logging.WARNING)
   logger.addFilter(_in_our_words)

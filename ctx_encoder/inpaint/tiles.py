@@ -48,9 +48,7 @@ def paint(
     # Keep tiles with hidden pixels within the network's reach.
     holes = {place: hidden[_slices(place, size)] for place in places}
     shares = {
-      place: tile.mean()
-      for place, tile in holes.items()
-      if tile.any() and (tile & reached).any()
+      place: tile.mean() for place, tile in holes.items() if (tile & reached).any()
     }
     if not shares:
       break

@@ -1,7 +1,7 @@
 """The wrapper of all commands: exit codes and one line for each error."""
 
 import errno
-import importlib
+import importlib.util
 import logging
 import os
 import pathlib
@@ -140,6 +140,18 @@ def test_a_full_disk_is_reported_with_the_file(tmp_path, capsys):
 
   with pytest.raises(OSError, match="other"):
     files.write(page, other)
+
+
+@pytest.mark.slow  # loads TensorFlow in a process of its own
+def test_tensorflow_is_quiet():
+  if not importlib.util.find_spec("tensorflow"):
+    pytest.skip("TensorFlow is not installed")
+  environment = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
+  code = "from ctx_encoder.apps import console as c; c.quiet_libraries()"
+  code += "; import tensorflow"
+  command = [sys.executable, "-c", code]
+  ended = subprocess.run(command, env=environment, capture_output=True, check=True)
+  assert (ended.stdout, ended.stderr) == (b"", b"")
 
 
 def test_libraries_are_quiet(capsys, monkeypatch):

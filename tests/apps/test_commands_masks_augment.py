@@ -149,7 +149,7 @@ class TestAugment:
     kept = (resumed / "monet1.jpg").stat().st_mtime_ns
     capsys.readouterr()
     assert run_augment(originals, resumed, "--copies", 3) == 0
-    assert "4 images written, 8 were there" in capsys.readouterr().out
+    assert "4 images written, 8 existed" in capsys.readouterr().out
     assert contents(resumed) == contents(whole)
     assert (resumed / "monet1.jpg").stat().st_mtime_ns == kept
 
@@ -210,7 +210,7 @@ class TestAugment:
     assert run_augment(originals, tmp_path / "out", "--copies", 1) == 0
     streams = capsys.readouterr()
     assert "broken.png" in streams.err
-    assert "6 images written, 0 were there, 1 originals skipped" in streams.out
+    assert "6 images written, 0 existed, 1 originals skipped" in streams.out
     assert len(list((tmp_path / "out").glob("*.jpg"))) == 6
 
   def test_bad_arguments(self, originals, tmp_path, capsys):

@@ -480,6 +480,7 @@ def command(workdir, folder, monkeypatch, capsys):
   monkeypatch.chdir(folder)
   # Keeps the compilation cache of the tests.
   monkeypatch.setattr(xla, "cache_in", lambda folder: None)
+  monkeypatch.setattr(inpaint_command, "_PATIENCE", 3600)  # on the slowest machine
 
   def run(words):
     code = cli.main(["inpaint", "--workdir", str(workdir), *words.split()])

@@ -10,6 +10,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from ctx_encoder import inpaint, xla
 from ctx_encoder.apps import cli
+from ctx_encoder.apps.commands import inpaint as inpaint_command
 from ctx_encoder.data import landscapes
 from ctx_encoder.inpaint import Inpainter, pictures
 
@@ -152,6 +153,7 @@ def command(tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(tmp_path)
   monkeypatch.setattr(xla, "cache_in", lambda folder: None)
   monkeypatch.setattr(Inpainter, "shipped", lambda: FLAT)
+  monkeypatch.setattr(inpaint_command, "_PATIENCE", 3600)  # on the slowest machine
   GREY.save("mask.png")
 
   def run(words):

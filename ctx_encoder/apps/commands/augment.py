@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     written += len(missing)
   folders.end(args.input, len(plan), written + present, skipped)
   print(
-    f"{args.output}  {written} images written, {present} were there,"
+    f"{args.output}  {written} images written, {present} existed,"
     f" {len(skipped)} originals skipped"
   )
   return 0

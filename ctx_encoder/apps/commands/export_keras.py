@@ -18,7 +18,7 @@ from ctx_encoder.models import Generator
 from ctx_encoder.models.weights import keras as keras_weights
 from ctx_encoder.training import trained
 
-_SEES = {
+_INPUTS = {
   "symmetric": "x / 127.5 - 1",
   "unit": "x / 255",
   "minmax": "each image's known pixels scaled to [-1, 1]",
@@ -51,13 +51,13 @@ def run(args: argparse.Namespace) -> int:
     keras_weights.code(layers, (view.image_size,) * 2 + (view.channels,), str(path))
   )
   print(
-    f"\n# It sees {_SEES[view.normalization]} of RGB, holes filled with"
-    f" {config.masks.fill} before"
-    + (", and the mask, 1 = hole, as a fourth channel" if view.mask_channel else "")
+    f"\n# Input: RGB as {_INPUTS[view.normalization]}, its holes filled with"
+    f" {config.masks.fill}"
+    + ("; the mask, 1 = hole, is a fourth channel" if view.mask_channel else "")
     + {
-      "image": "; it gives the image.",
-      "patch": "; it gives the centre half of the image.",
-      "residual": "; it gives what is to be added to the image that it sees.",
+      "image": ".\n# Output: the image.",
+      "patch": ".\n# Output: the centre half of the image.",
+      "residual": ".\n# Output: what to add to the input.",
     }[view.predict]
   )
   return 0

@@ -44,6 +44,8 @@ export class Comparison {
   }
 
   divide() {
-    this.frame.style.setProperty("--divide", `${this.slider.value}%`);
+    const share = Number(this.slider.value);
+    this.frame.style.setProperty("--divide", `${share}%`);
+    this.frame.classList.toggle("divided", share > 0 && share < 100);
   }
 }
