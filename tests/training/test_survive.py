@@ -203,14 +203,12 @@ trainer.train(config, sys.argv[3])
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("loader", ["pillow", "tf"])
-@pytest.mark.parametrize("by", ["ctrl-c", "watchdog"])
-def test_a_stuck_read_does_not_hold_a_run(photographs, tmp_path, loader, by):
+def stuck_run(photographs, workdir, loader):
+  """Starts a run; returns its process when it waits for an image that never comes."""
   tests = pathlib.Path(__file__).parents[1]
   path = os.pathsep.join([str(tests / "support"), str(tests.parent)])
   run = subprocess.Popen(
-    [sys.executable, "-c", _STUCK, str(photographs), loader, str(tmp_path / "run")],
+    [sys.executable, "-c", _STUCK, str(photographs), loader, str(workdir)],
     env=os.environ | {"PYTHONPATH": path},
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
@@ -219,23 +217,34 @@ def test_a_stuck_read_does_not_hold_a_run(photographs, tmp_path, loader, by):
   assert run.stdout
   while run.stdout.readline() != "stuck\n":
     assert run.poll() is None
-  time.sleep(1)
-  if by == "ctrl-c":
-    run.send_signal(signal.SIGINT)
+  return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loader", ["pillow", "tf"])
+def test_the_second_ctrl_c_ends_a_run_with_a_stuck_read(photographs, tmp_path, loader):
+  run = stuck_run(photographs, tmp_path / "run", loader)
+  for _ in range(2):
     time.sleep(1)
     run.send_signal(signal.SIGINT)
   began = time.monotonic()
   _, err = run.communicate(timeout=200)
-  if by == "ctrl-c":
-    assert run.returncode == 130, err
-    assert time.monotonic() - began < 5  # 1.5 on a machine that is not busy
-    return
-  assert run.returncode == 1, err
-  last = Checkpoints(tmp_path / "run/checkpoints").latest()
-  assert err.splitlines()[-1] == (
-    "No progress for 1 minutes (watchdog_minutes) while reading images."
-    f" The same command resumes from step {last} in {tmp_path / 'run'}."
-  )
+  assert run.returncode == 130, err
+  assert time.monotonic() - began < 5  # 1.5 on a machine that is not busy
+
+
+@pytest.mark.slow
+def test_the_watchdog_ends_a_run_with_a_stuck_read(photographs, tmp_path):
+  """Both loaders at once, since the watchdog takes a minute."""
+  runs = {x: stuck_run(photographs, tmp_path / x, x) for x in ("pillow", "tf")}
+  for loader, run in runs.items():
+    _, err = run.communicate(timeout=200)
+    assert run.returncode == 1, err
+    last = Checkpoints(tmp_path / loader / "checkpoints").latest()
+    assert err.splitlines()[-1] == (
+      "No progress for 1 minutes (watchdog_minutes) while reading images."
+      f" The same command resumes from step {last} in {tmp_path / loader}."
+    )
 
 
 # Several processes
