@@ -49,6 +49,12 @@ def blend(
   return filled
 
 
+def changed(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+  """Returns where two `[H, W, 3]` differ, bool `[H, W]`."""
+  red, green, blue = np.moveaxis(old != new, 2, 0)
+  return red | green | blue  # `any(2)` takes seven times as long
+
+
 def membrane(values: np.ndarray, hole: np.ndarray, known: np.ndarray) -> np.ndarray:
   """Interpolates values over a hole: Laplace's equation with known pixels as boundary.
 

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from ctx_encoder.data.decode import to_rgb
-from ctx_encoder.inpaint import wide
+from ctx_encoder.inpaint import blending, wide
 
 # What each format can contain; Pillow reads the rest of these from `Image.info`.
 _MODES = {
@@ -64,7 +64,7 @@ def like(
 def _changed(
   original: Image.Image, completed: np.ndarray, hole: np.ndarray | None
 ) -> np.ndarray:
-  changed = (completed != np.asarray(to_rgb(original))).any(2)
+  changed = blending.changed(np.asarray(to_rgb(original)), completed)
   return changed if hole is None else changed | hole
 
 

@@ -276,7 +276,7 @@ def _paste(completed, image, mask, full, job: plan.Job, blend: str) -> None:
   filled = blending.blend(
     original, generated, job.hole, known, how=blend, ring=job.ring
   )
-  changed = job.hole | (known & (filled != original).any(2))
+  changed = job.hole | (known & blending.changed(original, filled))
   rows = slice(inside.top, inside.top + inside.height)
   columns = slice(inside.left, inside.left + inside.width)
   completed[rows, columns][changed] = filled[changed]
