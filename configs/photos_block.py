@@ -4,8 +4,8 @@
 
 Beyond the report: left-right flips, and averaged parameters for validation and use.
 
-Reached with :quick, on an earlier set of embedded photographs, in 102 s on 2 CPU cores:
-16.02 dB PSNR over the holes of 463 validation crops (mean colour 14.18, Telea 19.97).
+Reached with :quick: 17.21 dB PSNR over the holes of 578 crops of 17 embedded
+photographs (mean colour 16.07, Telea 21.63).
 """
 
 from ctx_encoder import config as base
