@@ -4,8 +4,8 @@
 
 Beyond the report: left-right flips, and averaged parameters for validation and use.
 
-Reached with :quick, on an earlier set of embedded photographs, in 114 s on 2 CPU cores:
-15.80 dB PSNR over the holes of 463 validation crops (mean colour 14.12, Telea 18.98).
+Reached with :quick: 18.17 dB PSNR over the holes of 578 crops of 17 embedded
+photographs (mean colour 16.06, Telea 20.80).
 """
 
 from ctx_encoder import config as base
