@@ -73,10 +73,10 @@ def complete(image_size: int) -> Complete:
   def function(params, images, masks, keys):
     return make_complete(Landscape(), params, view(image_size))(images, masks, keys)
 
-  folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
-  if not folder:
+  cache = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+  if not cache:
     return make_complete(Landscape(), params, view(image_size))
-  compiled = kept.jit(function, f"{NAME}-{image_size}", Path(folder))
+  compiled = kept.jit(function, f"{NAME}-{image_size}", Path(cache))
   return lambda images, masks, keys=None: compiled(params, images, masks, keys)
 
 

@@ -52,6 +52,8 @@ def on_cpus(
   return by_platform(make(exact), make(networks))
 
 
-def notice(dtype: str) -> str:
-  """Returns the line that says that a type is not computed with on CPUs."""
+def notice(dtype: str, platform: str) -> str:
+  """Returns the line that says that a type is not computed with; "" where it is."""
+  if dtype == "float32" or platform != "cpu":
+    return ""
   return f"model.dtype={dtype} runs in float32 on CPUs, which is faster there."

@@ -131,7 +131,6 @@ def _make_gather(run: Run, mesh: Mesh | None) -> Callable[[TrainState], TrainSta
   exchanges activations, which are larger. Of the generator's partly trained parameters
   only the trainable slices are gathered; the rest, which has no effect, is 0.
   """
-
   if mesh is None or run.config.sharding == "replicated":
     return lambda state: state
 

@@ -80,8 +80,8 @@ def load(
   extra = checkpoints.read_extra(step)
   if not generator:
     generator = assembly.generator(config)
-    if config.model.dtype != "float32" and jax.default_backend() == "cpu":
-      _LOG.warning("%s: %s", config.name, precision.notice(config.model.dtype))
+    if notice := precision.notice(config.model.dtype, jax.default_backend()):
+      _LOG.warning("%s: %s", config.name, notice)
   view = assembly.view(config, extra["mean_color"])
   key = jax.random.key(0)
   drawn = jax.eval_shape(lambda: init_generator(generator, view, key, key))

@@ -151,8 +151,8 @@ def _opened(config: Config, workdir: str | Path, say: Say) -> Iterator[Place]:
       configuration.check_resume(saved, config)
     mesh = distributed.data_mesh()
     distributed.check_batch_size(mesh, config.batch_size, config.accumulate)
-    if config.model.dtype != "float32" and distributed.platform(mesh) == "cpu":
-      place.say(precision.notice(config.model.dtype))
+    if notice := precision.notice(config.model.dtype, distributed.platform(mesh)):
+      place.say(notice)
     yield place
 
 

@@ -95,8 +95,8 @@ def radius(page):
   return 2 * 20 ** float(page.input_value("#radius"))
 
 
-# Keeps the next file that the page makes, instead of the browser's download: a slow
-# machine makes it seconds after the click, and Chromium then refuses the tenth or so.
+# Keeps the next file that the page makes, instead of the browser's download, which has
+# once not begun within 30 s after a dozen others, on a machine that was busy.
 _KEEP = """() => {
   const { createObjectURL } = URL;
   window.kept = new Promise((resolve, reject) => {
