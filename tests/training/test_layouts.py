@@ -151,16 +151,21 @@ def test_a_run_is_resumed_in_another_layout(compilation_cache, photographs, tmp_
     np.testing.assert_allclose(moved[name], uncut[name], rtol=1e-3)
 
 
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory, compilation_cache, photographs):
+  """The folder of a run of four steps by one process."""
+  folder = tmp_path_factory.mktemp("one")
+  run_script(compilation_cache, 1, "train", "replicated", photographs, folder, 4)
+  return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
   ("placement", "strategy"), [("device", "replicated"), ("host", "sharded")]
 )
 def test_two_processes_equal_one(
-  placement, strategy, compilation_cache, photographs, tmp_path
+  placement, strategy, one_process, compilation_cache, photographs, tmp_path
 ):
-  run_script(
-    compilation_cache, 1, "train", "replicated", photographs, tmp_path / "one", 4
-  )
   with socket.socket() as free:
     free.bind(("localhost", 0))
     address = f"localhost:{free.getsockname()[1]}"
@@ -177,15 +182,15 @@ def test_two_processes_equal_one(
   )
   assert "this model" in printed[0]
   assert "this model" not in printed[1]
-  one, two = measured(tmp_path / "one"), measured(tmp_path / "two")
+  one, two = measured(one_process), measured(tmp_path / "two")
   assert [line["step"] for line in one] == [line["step"] for line in two]
   for expected, line in zip(one, two, strict=True):
     assert expected.keys() == line.keys()
     for name, value in expected.items():
       np.testing.assert_allclose(line[name], value, rtol=2e-3, err_msg=name)
   results = [
-    json.loads((tmp_path / name / "results.json").read_text())["results"]
-    for name in ("one", "two")
+    json.loads((folder / "results.json").read_text())["results"]
+    for folder in (one_process, tmp_path / "two")
   ]
   for system, figures in results[0].items():
     for name, value in figures.items():

@@ -7,6 +7,7 @@ image outside the hole and the output inside.
 import torch
 import torch.nn.functional as F
 
+_FLAT = 2e-5  # energy that is added to both: flat holes have no grid
 _POOL = 4  # pixels; L1 of the hole compares means of 4x4, and leaves texture free
 
 
@@ -20,6 +21,36 @@ def known(output, image, mask):
   """Returns the L1 distance outside the hole, per pixel and channel."""
   outside = 1 - mask
   return ((output - image).abs() * outside).sum() / (3 * outside.sum())
+
+
+def grid(composite, mask):
+  """Returns the mean over images of max(0, log P), for the luminance.
+
+  P is that of `ctx_encoder.metrics.grid_energy` in the hole at period 2: the energy of
+  a pattern that repeats every two pixels, relative to neighbouring frequencies, which
+  are taken as constants. Photographs have a mean of log P of about 0. Holes of fewer
+  than some 100 pixels do not count.
+  """
+  luminance = composite.mean(1, keepdim=True)
+  taps = torch.tensor([0.25, 0.5, 0.25])
+  low = F.conv2d(
+    F.pad(luminance, (1, 1, 1, 1), "reflect"), torch.outer(taps, taps)[None, None]
+  )
+  inside = 1 - F.max_pool2d(1 - mask, 3, 1, 1)
+  counted = F.pixel_unshuffle(inside, 2)
+  phases = F.pixel_unshuffle((luminance - low) * inside, 2)
+
+  def sums(x, side):
+    return F.avg_pool2d(x, side, 1, side // 2) * side**2
+
+  n3, n7 = (sums(counted, side).clamp(min=1) for side in (3, 7))
+  c3, c7 = sums(phases, 3) / n3, sums(phases, 7) / n7
+  axes = (1, 2, 3)
+  freedom = (counted * (1 - n3 / n7)).sum(axes)
+  energy = (counted * n7 * c7.square()).sum(axes) / counted.sum(axes).clamp(min=1)
+  near = (counted * n3 * (c3 - c7).square()).sum(axes) / freedom.clamp(min=1)
+  ratio = (energy + _FLAT) / (near.detach() + _FLAT)
+  return (F.relu(torch.log(ratio)) * (freedom > 100)).mean()
 
 
 def patches(mask, scores):

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import nn
 
 MULTIPLE = 8  # that sides of images must be
-_DILATIONS = (1, 2)
 _LEAKY_SLOPE = 0.2
 
 
@@ -85,19 +84,32 @@ class Landscape(nn.Module):
   """Predicts what to add to a smoothly filled image.
 
   Its input is the filled image in [-1, 1] with the mask, `[B, 4, H, W]`, and normal
-  noise `[B, 1, H, W]`; the result is `[B, 3, H, W]`. Arguments are those of the Flax
-  module.
+  noise `[B, 1, H, W]`; the result is `[B, 3, H, W]`. The first four arguments are those
+  of the Flax module.
+
+  Args:
+    dilations: of the blocks, in turn.
+    upsample: "nearest" as in the Flax module, "bilinear" or "transposed" (convolutions
+      with kernels of 4x4).
   """
 
-  def __init__(self, channels=(32, 64, 160), blocks=8, attend=(3, 6), heads=4):
+  def __init__(
+    self,
+    channels=(32, 64, 160),
+    blocks=8,
+    attend=(3, 6),
+    heads=4,
+    dilations=(1, 2),
+    upsample="nearest",
+  ):
     super().__init__()
     half, quarter, eighth = channels
-    self.blocks, self.attend = blocks, attend
+    self.blocks, self.attend, self.upsample = blocks, attend, upsample
     self.stem = conv(4 * 5, half, 3)
     self.down1 = conv(half, quarter, 4, stride=2)
     self.down2 = conv(quarter, eighth, 4, stride=2)
     for number in range(1, blocks + 1):
-      dilation = _DILATIONS[(number - 1) % len(_DILATIONS)]
+      dilation = dilations[(number - 1) % len(dilations)]
       self.add_module(f"block{number}", Block(eighth, dilation))
       if number in attend:
         self.add_module(f"attend{number}", Attention(eighth, heads))
@@ -106,7 +118,7 @@ class Landscape(nn.Module):
       ("up2", quarter, half, half),
       ("head", half, 5, half // 2),
     ):
-      self.add_module(f"{name}_in", conv(inputs, outputs, 1))
+      self.add_module(f"{name}_in", _upsampling(upsample, inputs, outputs))
       self.add_module(name, conv(outputs + skip, outputs, 3))
     self.paint = conv(half // 2, 3, 3, scale=0.1)
 
@@ -125,7 +137,9 @@ class Landscape(nn.Module):
       if number in self.attend:
         y = self.get_submodule(f"attend{number}")(y, known)
     for name, skip in (("up1", down1), ("up2", stem), ("head", x)):
-      y = Double.apply(self.get_submodule(f"{name}_in")(y))
+      y = self.get_submodule(f"{name}_in")(y)
+      if self.upsample != "transposed":
+        y = Double.apply(y) if self.upsample == "nearest" else _bilinear(y)
       y = leaky(self.get_submodule(name)(torch.cat([y, skip], 1)))
     return self.paint(y).float()
 
@@ -134,10 +148,14 @@ class Discriminator(nn.Module):
   """Maps the composited image and the mask `[B, 4, H, W]` to scores of patches.
 
   Returns scores `[B, 1, H/8, W/8]` and the features of the four layers. Without
-  normalisation, so that the score of a patch depends on its own pixels only.
+  normalisation the score of a patch depends on its own pixels only.
+
+  Args:
+    norm: "none", "batch" (after the second to the fourth layer) or "spectral" (of all
+      kernels).
   """
 
-  def __init__(self, channels=(48, 96, 192, 192)):
+  def __init__(self, channels=(48, 96, 192, 192), norm="none"):
     super().__init__()
     a, b, c, d = channels
     self.layers = nn.ModuleList(
@@ -150,6 +168,13 @@ class Discriminator(nn.Module):
     )
     self.score = conv(d, 1, 3)
     nn.init.normal_(self.score.weight, 0, 0.02)
+    if norm == "spectral":
+      for layer in (*self.layers, self.score):
+        nn.utils.parametrizations.spectral_norm(layer)
+    elif norm == "batch":
+      for number, features in enumerate((b, c, d), 1):
+        layer = nn.Sequential(self.layers[number], nn.BatchNorm2d(features))
+        self.layers[number] = layer
 
   def forward(self, x):
     x = x.contiguous(memory_format=torch.channels_last)
@@ -168,9 +193,9 @@ class Discriminators(nn.Module):
   what each returns.
   """
 
-  def __init__(self, scales: int = 2):
+  def __init__(self, scales: int = 2, norm: str = "none"):
     super().__init__()
-    self.scales = nn.ModuleList(Discriminator() for _ in range(scales))
+    self.scales = nn.ModuleList(Discriminator(norm=norm) for _ in range(scales))
 
   def forward(self, x):
     return [scale(F.avg_pool2d(x, 2**n)) for n, scale in enumerate(self.scales)]
@@ -202,6 +227,20 @@ def _unit(x: torch.Tensor) -> torch.Tensor:
   """Returns vectors scaled to length 1."""
   square = x.float().square().sum(-1, keepdim=True)
   return (x * torch.rsqrt(square + 1e-6)).to(x.dtype)
+
+
+def _upsampling(kind: str, inputs: int, outputs: int) -> nn.Module:
+  """Returns the layer before the doubling of the sides, or one that doubles them."""
+  if kind != "transposed":
+    return conv(inputs, outputs, 1)
+  layer = nn.ConvTranspose2d(inputs, outputs, 4, 2, 1)
+  nn.init.normal_(layer.weight, 0, (2 / (4 * inputs)) ** 0.5)  # 4 taps reach a pixel
+  nn.init.zeros_(layer.bias)
+  return layer
+
+
+def _bilinear(x: torch.Tensor) -> torch.Tensor:
+  return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def _space_to_depth(x: torch.Tensor) -> torch.Tensor:

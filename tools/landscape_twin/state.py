@@ -30,15 +30,22 @@ class State:
   """Networks, the generator's average, optimisers and progress.
 
   Args:
+    generator, discriminator: freshly initialised.
     rate, discriminator_rate: learning rates of Adam.
     beta: decay of Adam's first moment.
-    scales: how many sizes of the image have a discriminator.
   """
 
-  def __init__(self, rate: float, discriminator_rate: float, beta: float, scales: int):
+  def __init__(
+    self,
+    generator: network.Landscape,
+    discriminator: network.Discriminators,
+    rate: float,
+    discriminator_rate: float,
+    beta: float,
+  ):
     last = torch.channels_last
-    self.generator = network.Landscape().to(memory_format=last)
-    self.discriminator = network.Discriminators(scales).to(memory_format=last)
+    self.generator = generator.to(memory_format=last)
+    self.discriminator = discriminator.to(memory_format=last)
     self.average: dict[str, torch.Tensor] = {}
     self._restart_average()
     self.generator_adam = _adam(self.generator, rate, beta)

@@ -15,24 +15,25 @@ import torch
 from tools.landscape_twin import losses, photographs
 from tools.landscape_twin.evaluation import Holdout, to_tensor
 from tools.landscape_twin.features import Lpips, smooth_fill
-from tools.landscape_twin.network import MULTIPLE
+from tools.landscape_twin.network import MULTIPLE, Discriminators, Landscape
 from tools.landscape_twin.state import State
 
 _RATE_STEPS = 100  # the generator's learning rate rises linearly over the first
 _PENALTY_STEPS = 16  # between gradient penalties, which are scaled by it
+_GRID_STEPS = 2  # between terms against a grid, which are scaled by it
 _LOG_STEPS = 100
 
 
 class Trainer:
   """Takes steps of both networks, and applies the generator."""
 
-  def __init__(self, state: State, squeezenet: Lpips, args: argparse.Namespace):
+  def __init__(self, state: State, lpips: Lpips, args: argparse.Namespace):
     self.state, self.args = state, args
     self.totals: collections.Counter[str] = collections.Counter()  # since the last log
-    self._features = squeezenet.features
-    self._distance = squeezenet.distance
+    self._features = lpips.features
+    self._distance = lpips.distance
     if args.compile:
-      self._distance = torch.compile(squeezenet.distance, dynamic=False)
+      self._distance = torch.compile(lpips.distance, dynamic=False)
 
   def paint(self, image, mask, noise, parameters=None):
     """Returns the output, image-sized, of the generator or of given parameters."""
@@ -82,11 +83,14 @@ class Trainer:
       with torch.no_grad():
         target = self._features(image.bfloat16())
       distance = self._distance(self._features(composite.bfloat16()), target)
-      return {
+      terms = {
         "hole": args.w_hole * losses.hole(composite, image, mask),
         "known": args.w_known * losses.known(output, image, mask),
         "perceptual": args.w_perceptual * distance.mean(),
       }
+    if args.w_grid and self.state.progress.step % _GRID_STEPS == 0:
+      terms["grid"] = _GRID_STEPS * args.w_grid * losses.grid(composite, mask)
+    return terms
 
   def _game(self, image, mask, leaf):
     """Returns the discriminator's loss, and the generator's weighted losses from it."""
@@ -142,7 +146,7 @@ class Trainer:
     self.totals["discriminator"] += loss.item()
 
 
-def parse_args() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     description=__doc__.partition("\n")[0],
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -164,9 +168,17 @@ def parse_args() -> argparse.Namespace:
   add("--batch", type=int, default=16)
   add("--w-hole", type=float, default=2.0, help="of L1 of 4x4 means in the hole")
   add("--w-known", type=float, default=1.0, help="of L1 outside the hole")
-  add("--w-perceptual", type=float, default=1.5, help="of LPIPS of SqueezeNet")
+  add("--w-perceptual", type=float, default=1.5, help="of LPIPS of --features")
+  add("--features", choices=("squeeze", "alex"), default="squeeze")
+  add("--w-grid", type=float, default=0.0, help="of grid energy at period 2")
   add("--w-adversarial", type=float, default=1.5)
   add("--w-matching", type=float, default=4.0, help="of the discriminator's features")
+  add("--attend", type=int, nargs="*", default=[3, 6], help="blocks before attention")
+  add("--dilations", type=int, nargs="+", default=[1, 2], help="of blocks, in turn")
+  add("--upsample", choices=("nearest", "bilinear", "transposed"), default="nearest")
+  add(
+    "--norm", choices=("none", "batch", "spectral"), default="none", help="of patches"
+  )
   add("--scales", type=int, default=2, help="discriminators, each at half the size")
   add(
     "--w-scale", type=float, default=0.7, help="of a scale, relative to the one before"
@@ -185,6 +197,25 @@ def parse_args() -> argparse.Namespace:
   add("--evaluation-minutes", type=float, default=15)
   add("--evaluation-size", type=int, default=128, help="side in pixels")
   add("--evaluation-count", type=int, default=150, help="pictures")
+  return parser
+
+
+def make_trainer(args: argparse.Namespace) -> Trainer:
+  """Returns the trainer of the networks that the arguments describe."""
+  torch.manual_seed(args.seed)
+  networks = (
+    Landscape(attend=args.attend, dilations=args.dilations, upsample=args.upsample),
+    Discriminators(args.scales, args.norm),
+  )
+  state = State(*networks, args.rate, args.discriminator_rate, args.beta)
+  number = ("squeeze", "alex").index(args.features)
+  return Trainer(
+    state, Lpips(args.features, args.trunk[number], args.heads[number]), args
+  )
+
+
+def parse_args() -> argparse.Namespace:
+  parser = make_parser()
   args = parser.parse_args()
   for name in ("size", "evaluation_size"):
     if getattr(args, name) % MULTIPLE or getattr(args, name) < 64:
@@ -195,18 +226,18 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
   args = parse_args()
   torch.set_num_threads(args.threads)
-  torch.manual_seed(args.seed)
   args.out.mkdir(parents=True, exist_ok=True)
-  state = State(args.rate, args.discriminator_rate, args.beta, args.scales)
+  trainer = make_trainer(args)
+  state = trainer.state
   if args.resume:
     state.restore(args.resume)
   elif args.init_from:
     state.init_from(args.init_from)
   first = state.progress.images
   torch.manual_seed(args.seed + first)
-  squeezenet, alexnet = map(Lpips, ("squeeze", "alex"), args.trunk, args.heads)
   holdout = None
   if args.holdout:
+    alexnet = Lpips("alex", args.trunk[1], args.heads[1])
     size, count = args.evaluation_size, args.evaluation_count
     holdout = Holdout(args.holdout, size, count, alexnet)
   feed = photographs.Feed(
@@ -215,7 +246,7 @@ def main() -> None:
   log(
     args.out, f"{len(feed.images)} photographs; {json.dumps(vars(args), default=str)}"
   )
-  run(Trainer(state, squeezenet, args), feed, holdout)
+  run(trainer, feed, holdout)
 
 
 def run(trainer: Trainer, feed: photographs.Feed, holdout: Holdout | None) -> None:
