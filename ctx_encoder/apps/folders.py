@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ctx_encoder.data import files, sources, split
+from ctx_encoder.data.paths import printable
 
 
 def open_originals(option: str, path: str, output: Path) -> sources.Source:
@@ -81,6 +82,6 @@ def end(path: str, count: int, made: int, skipped: Mapping[str, str]) -> None:
     ValueError: none could be used.
   """
   for name, why in skipped.items():
-    print(f"skipped  {name}: {why}", file=sys.stderr)
+    print(printable(f"skipped  {name}: {why}"), file=sys.stderr)
   if not made:
     raise ValueError(f"None of the {count} images in {path} can be used.")

@@ -206,11 +206,13 @@ class TestAugment:
     assert contents(output) == contents(fresh) | {"notes.txt": b"mine"}
 
   def test_broken_files_are_named_and_left_out(self, originals, tmp_path, capsys):
-    (originals / "broken.png").write_bytes(b"not a picture")
+    for name in ("broken.png", "clears\x1b[2J.png"):
+      (originals / name).write_bytes(b"not a picture")
     assert run_augment(originals, tmp_path / "out", "--copies", 1) == 0
     streams = capsys.readouterr()
     assert "broken.png" in streams.err
-    assert "6 images written, 0 existed, 1 originals skipped" in streams.out
+    assert r"clears\x1b[2J.png" in streams.err
+    assert "6 images written, 0 existed, 2 originals skipped" in streams.out
     assert len(list((tmp_path / "out").glob("*.jpg"))) == 6
 
   def test_bad_arguments(self, originals, tmp_path, capsys):

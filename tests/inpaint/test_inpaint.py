@@ -548,6 +548,17 @@ def test_a_folder_with_unusable_files(command, folder):
   assert "in/four.jpg: not a picture" in errors
 
 
+def test_names_cannot_command_the_terminal(command, folder):
+  (folder / "odd").mkdir()
+  for name in ("a\x1b[2J.png", "b\n.png"):
+    (folder / "odd" / name).write_bytes(b"")
+  code, out, errors = command("--image odd --hole-color black --output out\x1b[2J")
+  assert code == 1
+  assert out == r"0 of 2 pictures are in out\x1b[2J." + "\n"
+  assert r"odd/a\x1b[2J.png: " in errors
+  assert r"odd/b\n.png: " in errors
+
+
 def test_bad_arguments_are_named_at_once(command, monkeypatch):
   monkeypatch.setattr(Inpainter, "from_workdir", None)  # not reached
   for words, message in (

@@ -171,7 +171,9 @@ def test_what_keras_saves_is_imported(models, tmp_path, capsys, name, file):
   assert model.config.model.generator == name
   # The matches, in the order of the layers.
   first, *_ = (layer for layer in theirs.layers if layer.weights)
-  assert out.split()[:2] == [first.name, "encoder/stage1/conv"]
+  _, headings, row, *_ = out.splitlines()
+  assert headings.startswith("layer of the file  ")
+  assert row.split()[:2] == [first.name, "encoder/stage1/conv"]
   assert model.step == import_keras.STEP
 
 

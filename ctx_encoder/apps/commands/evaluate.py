@@ -26,6 +26,7 @@ from ctx_encoder import config
 from ctx_encoder.apps import runs
 from ctx_encoder.apps.arguments import Parser
 from ctx_encoder.data import files
+from ctx_encoder.data.paths import printable
 from ctx_encoder.evaluation import baselines, perceptual
 from ctx_encoder.evaluation.compare import Comparison
 
@@ -144,9 +145,10 @@ def evaluate(request: runs.Request) -> dict[str, Any]:
 
 def announced(request: runs.Request) -> runs.Plan:
   """Returns the plan of a request after printing what will be compared."""
+  print("Loading the images and the networks ...", file=sys.stderr)
   plan = runs.make_plan(request)
   for note in plan.notes:
-    print(note, file=sys.stderr)
+    print(printable(note), file=sys.stderr)
   size = plan.examples.image_size
   print(f"{plan.about_images}, at {size}x{size}, holes of seed {request.seed}.")
   for name, model in plan.models.items():

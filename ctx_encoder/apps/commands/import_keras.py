@@ -22,6 +22,7 @@ import jax.numpy as jnp
 
 from ctx_encoder import config as configuration
 from ctx_encoder.apps.arguments import Parser
+from ctx_encoder.data.paths import printable
 from ctx_encoder.models import Generator
 from ctx_encoder.models.weights import keras, read
 from ctx_encoder.training import assembly
@@ -53,12 +54,13 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
   """Makes the folder; returns 0."""
+  print(f"Making a run with the weights of {printable(args.file)} ...", flush=True)
   matches = make(args)
-  names = [match.name for match in matches]
-  paths = ["/".join(match.path) for match in matches]
-  wide, long = max(map(len, names)), max(map(len, paths))
-  for name, path, match in zip(names, paths, matches, strict=True):
-    print(f"{name:{wide}}  {path:{long}}  {match.shape}")
+  rows = [("layer of the file", "layer of the network", "shape of its kernel or scale")]
+  rows += [(match.name, "/".join(match.path), str(match.shape)) for match in matches]
+  wide, long = (max(len(row[column]) for row in rows) for column in (0, 1))
+  for name, path, shape in rows:
+    print(f"{printable(name):{wide}}  {path:{long}}  {shape}")
   print(
     f"Imported into {args.workdir}. Evaluate it:"
     f" ctx-encoder evaluate --workdir {args.workdir} --images FOLDER"

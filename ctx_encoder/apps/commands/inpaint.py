@@ -33,6 +33,7 @@ from tqdm import tqdm
 from ctx_encoder import inpaint, xla
 from ctx_encoder.data import files
 from ctx_encoder.data.decode import EXTENSIONS, to_rgb, upright
+from ctx_encoder.data.paths import printable
 from ctx_encoder.evaluation import figures
 from ctx_encoder.inpaint import formats, shipped
 
@@ -148,14 +149,18 @@ def run(args: argparse.Namespace) -> int:
       for note in _complete(
         inpainter, picture, mask, output, color, args, several=len(jobs) > 1
       ):
-        bar.write(f"ctx-encoder inpaint: {picture}: {note}", file=sys.stderr)
+        note = printable(f"{picture}: {note}")
+        bar.write(f"ctx-encoder inpaint: {note}", file=sys.stderr)
     except (OSError, ValueError) as error:
       failed += 1
-      bar.write(f"ctx-encoder inpaint: {picture}: {error}", file=sys.stderr)
+      problem = printable(f"{picture}: {error}")
+      bar.write(f"ctx-encoder inpaint: {problem}", file=sys.stderr)
   if len(jobs) == 1 and not failed:
-    print(jobs[0][2])
+    print(printable(str(jobs[0][2])))
   elif len(jobs) > 1:
-    print(f"{len(jobs) - failed} of {len(jobs)} pictures are in {args.output}.")
+    print(
+      f"{len(jobs) - failed} of {len(jobs)} pictures are in {printable(args.output)}."
+    )
   return int(failed > 0)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from ctx_encoder import masks
 from ctx_encoder.apps.arguments import Parser
 from ctx_encoder.data import decode, landscapes, silhouettes
+from ctx_encoder.data.paths import printable
 from ctx_encoder.evaluation import figures
 
 KINDS = ("center", "random_block", "random_region", "shapes", "brush", "combined")
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     raise ValueError(f"--output must name a .png file, not {args.output}.")
   image = gallery(args)
   figures.save_png(args.output, image)
-  print(f"{args.output}  {image.shape[1]}x{image.shape[0]}")
+  print(f"{printable(args.output)}  {image.shape[1]}x{image.shape[0]}")
   return 0
 
 
