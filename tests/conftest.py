@@ -64,6 +64,26 @@ def photographs(tmp_path_factory):
   return folder
 
 
+@pytest.fixture(scope="module")
+def mosaics():
+  """Within it, runs train networks of a few parameters."""
+  import tiny
+
+  with pytest.MonkeyPatch.context() as patch:
+    tiny.use_mosaics(patch)
+    yield
+
+
+@pytest.fixture(scope="module")
+def small_networks():
+  """Within it, runs train a small 'Photos' generator."""
+  import tiny
+
+  with pytest.MonkeyPatch.context() as patch:
+    tiny.use_small_networks(patch)
+    yield
+
+
 @pytest.fixture(scope="module", autouse=True)
 def no_caches():
   """Frees compiled functions after each file: all together they take gigabytes."""

@@ -179,6 +179,9 @@ class LossWeights(Section):
   seam: float = field(
     0.0, "weight of the error of differences across the hole's border", low=0
   )
+  grid: float = field(
+    0.0, "weight of a grid of period 2 in the hole, of its log energy", low=0
+  )
 
 
 @dataclasses.dataclass

@@ -50,6 +50,7 @@ LANDSCAPE = {
   "loss_weights.content": 1.5,
   "loss_weights.adversarial": 1.5,
   "loss_weights.feature_matching": 4.0,
+  "loss_weights.grid": 0.02,
   "optimizer.learning_rate": 3e-4,
   "optimizer.generator_multiplier": 5 / 3,
   "optimizer.b2": 0.99,

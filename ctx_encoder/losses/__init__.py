@@ -18,6 +18,7 @@ from ctx_encoder.losses.adversarial import (
 from ctx_encoder.losses.color import color_statistics_loss
 from ctx_encoder.losses.combine import Weight, combine
 from ctx_encoder.losses.frequency import focal_frequency_loss
+from ctx_encoder.losses.grid import grid_loss
 from ctx_encoder.losses.penalties import (
   gradient_penalty,
   lazy_penalty,
@@ -58,6 +59,7 @@ __all__ = [
   "focal_frequency_loss",
   "gradient_penalty",
   "gram_matrix",
+  "grid_loss",
   "hinge_discriminator_loss",
   "hinge_generator_loss",
   "lazy_penalty",

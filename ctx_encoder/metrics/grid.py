@@ -2,14 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from ctx_encoder import morphology, shapes
-
-# Sides, in periods, of the windows over which pixels of one phase are averaged.
-_NARROW, _WIDE = 3, 7
-
-_ROUNDING = 1 / (12 * 255**2)  # variance of the rounding to 8 bits
+from ctx_encoder import shapes
+from ctx_encoder.losses.grid import grid_energies
 
 
 def grid_energy(images: jax.Array, mask: jax.Array, period: int) -> jax.Array:
@@ -52,60 +47,7 @@ def grid_energy(images: jax.Array, mask: jax.Array, period: int) -> jax.Array:
   """
   shapes.check_images(images, images)
   mask = shapes.checked_mask(mask, images.shape)
-  if not 2 <= period <= min(images.shape[1:3]) // 2:
-    raise ValueError(
-      "period must be at least 2 and at most half the image's side, not"
-      f" {period} for images of {images.shape}."
-    )
-  residual = _high_pass(images.astype(jnp.float32), period)
-  in_hole, hole_is_measured = _peak(residual, mask, period)
-  in_known, _ = _peak(residual, 1 - mask, period)
-  return jnp.where(hole_is_measured, in_hole / in_known, 1)
-
-
-def _peak(
-  residual: jax.Array, region: jax.Array, period: int
-) -> tuple[jax.Array, jax.Array]:
-  """Returns P of `grid_energy` and whether the region is large enough, each `[B]`."""
-  inside = 1 - morphology.dilate(1 - region, period // 2)
-  counts, means = {}, {}
-  for side in (_NARROW, _WIDE):
-    counts[side] = jnp.maximum(_phase_sum(inside, period, side), 1)
-    means[side] = _phase_sum(inside * residual, period, side) / counts[side]
-  n3, n7, c3, c7 = counts[_NARROW], counts[_WIDE], means[_NARROW], means[_WIDE]
-  axes, channels = (1, 2, 3), residual.shape[3]
-  grid = jnp.sum(inside * n7 * jnp.square(c7), axes)
-  near = jnp.sum(inside * n3 * jnp.square(c3 - c7), axes)
-  pixels = channels * jnp.sum(inside, axes)
-  freedom = channels * jnp.sum(inside * (1 - n3 / n7), axes)
-  measured = freedom > 0
-  grid, near = grid / jnp.maximum(pixels, 1), near / jnp.where(measured, freedom, 1)
-  return jnp.where(measured, (grid + _ROUNDING) / (near + _ROUNDING), 1), measured
-
-
-def _high_pass(images: jax.Array, period: int) -> jax.Array:
-  """Subtracts the mean over one period along both axes, reflecting at the border."""
-  half = period // 2
-  taps = [1 / period] * (2 * half + 1)
-  if period % 2 == 0:  # centred: the outermost pixels have half the weight
-    taps[0] = taps[-1] = 0.5 / period
-  low = images
-  for axis in (1, 2):
-    pads = [(half, half) if i == axis else (0, 0) for i in range(4)]
-    padded = jnp.pad(low, pads, mode="reflect")
-    low = sum(
-      tap * lax.slice_in_dim(padded, i, i + images.shape[axis], axis=axis)
-      for i, tap in enumerate(taps)
-    )
-  return images - low
-
-
-def _phase_sum(values: jax.Array, period: int, side: int) -> jax.Array:
-  """Sums the pixels of one phase in windows of `side` x `side` periods."""
-  for axis in (1, 2):
-    window, dilation = [1] * 4, [1] * 4
-    window[axis], dilation[axis] = side, period
-    values = lax.reduce_window(
-      values, 0.0, lax.add, window, [1] * 4, "SAME", window_dilation=dilation
-    )
-  return values
+  in_hole, near_hole, pixels = grid_energies(images, mask, period)
+  in_known, near_known, _ = grid_energies(images, 1 - mask, period)
+  ratio = (in_hole / near_hole) / (in_known / near_known)
+  return jnp.where(pixels > 0, ratio, 1)

@@ -143,6 +143,9 @@ class Objective:
       "style": style,
       "total_variation": lambda: losses.total_variation(completed(), examples.mask),
       "seam": lambda: losses.seam_loss(completed(), examples.targets, examples.mask),
+      "grid": lambda: losses.grid_loss(
+        examples.scale.restore(completed()), examples.mask
+      ),
     }
     return {name: term for name, term in terms.items() if self.uses(name)}
 

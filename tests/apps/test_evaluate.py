@@ -21,12 +21,7 @@ from ctx_encoder.data import split
 from ctx_encoder.training import trained
 from ctx_encoder.training.inference import make_complete
 
-
-@pytest.fixture(autouse=True, scope="module")
-def tiny_networks():
-  with pytest.MonkeyPatch.context() as patch:
-    tiny.use_mosaics(patch)
-    yield
+pytestmark = pytest.mark.usefixtures("mosaics")
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,8 @@ from ctx_encoder.apps.probe import features
 from ctx_encoder.training import trained
 from ctx_encoder.training.task import View
 
+pytestmark = pytest.mark.usefixtures("small_networks")
+
 
 def view(size=tiny.SIZE, **options):
   defaults = {"fill": (0.0, 0.0, 0.0), "normalization": "symmetric"}
@@ -161,13 +163,6 @@ def classes(tmp_path_factory):
   folder = tmp_path_factory.mktemp("classes")
   write_classes(folder)
   return folder
-
-
-@pytest.fixture(autouse=True, scope="module")
-def small_networks():
-  with pytest.MonkeyPatch.context() as patch:
-    tiny.use_small_networks(patch)
-    yield
 
 
 @pytest.fixture(scope="module")

@@ -31,11 +31,7 @@ EVIL = "<script>alert(\"1\")</script> & 'x' $a$"
 KINDS = ("center", "random_block")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def tiny_networks():
-  with pytest.MonkeyPatch.context() as patch:
-    tiny.use_mosaics(patch)
-    yield
+pytestmark = pytest.mark.usefixtures("mosaics")
 
 
 @pytest.fixture(scope="module")

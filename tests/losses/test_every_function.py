@@ -37,6 +37,7 @@ MASKED = {
   "discounted": losses.discounted_weights,
   "patches": lambda mask: losses.fake_patches(mask, [(4, 2, "SAME"), (3, 1, 0)]),
   "feature matching": lambda mask: losses.feature_matching(*FEATURES, mask=mask),
+  "grid loss": lambda mask: losses.grid_loss(COMPLETED, mask),
   "seam error": of_images(metrics.seam_error),
   "grid": lambda mask: metrics.grid_energy(COMPLETED, mask, 2),
 }

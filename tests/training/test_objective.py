@@ -263,8 +263,26 @@ def test_discounted_weights_lower_the_reconstruction_loss(norm):
   assert 0 < loss(reconstruction__discount=0.8) < loss()
 
 
+def test_the_grid_is_that_of_the_completed_image():
+  side = 32
+  run = assembly.run(tiny.config(data__image_size=side, loss_weights__grid=0.1))
+  images = jnp.float32(tiny.batch(side=side)["image"]) / 255
+  mask = jnp.zeros((4, side, side, 1)).at[:, 4:28, 4:28].set(1.0)
+  board = jnp.float32(np.indices((side, side)).sum(0) % 2)[None, :, :, None]
+  outputs = jnp.broadcast_to(board - 0.5, images.shape)
+  terms = run.objective.terms(outputs, run.view.examples(images, mask), {}.get)
+  completed = jnp.where(mask > 0, (outputs + 1) / 2, images)
+  expected = losses.grid_loss(completed, mask)
+  assert (expected > 3).all()
+  np.testing.assert_allclose(terms["grid"](), expected, rtol=1e-4)
+
+
 def test_every_loss_term_is_tested_here():
   names = set(vars(config.default().loss_weights))
   tested = {name.removeprefix("loss_weights__") for name in ALL}
-  assert names == tested | {"known", "content", "feature_matching"}  # in test_paint
+  assert names == tested | {"grid"} | {
+    "known",
+    "content",
+    "feature_matching",
+  }  # in test_paint
   assert set(vars(config.default().loss_warm_up)) <= names

@@ -67,7 +67,7 @@ def test_every_term_is_trained_and_measured(complete):
   _, _, lines = complete
   weights = recipe().loss_weights
   terms = [name for name, weight in vars(weights).items() if weight]
-  assert {"content", "known", "feature_matching", "adversarial"} <= set(terms)
+  assert {"content", "known", "feature_matching", "adversarial", "grid"} <= set(terms)
   for line in lines:
     values = {name: line[f"loss/{name}"] for name in terms}
     # The game and its features start with weight 0.
@@ -78,6 +78,7 @@ def test_every_term_is_trained_and_measured(complete):
       for name, value in values.items()
     )
     assert line["loss/total"] == pytest.approx(total, rel=1e-4)
+    assert values.pop("grid") >= 0  # of 0 in small holes
     assert min(values.values()) > 0
     assert all(np.isfinite(line[f"grad_norm/output/{name}"]) for name in terms)
   assert [line["loss/r1"] > 0 for line in lines] == [True, False, False, False]

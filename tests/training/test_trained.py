@@ -11,12 +11,7 @@ import tiny
 from ctx_encoder.apps import runs
 from ctx_encoder.training import trained
 
-
-@pytest.fixture(autouse=True, scope="module")
-def tiny_networks():
-  with pytest.MonkeyPatch.context() as patch:
-    tiny.use_mosaics(patch)
-    yield
+pytestmark = pytest.mark.usefixtures("mosaics")
 
 
 @pytest.fixture(scope="module")

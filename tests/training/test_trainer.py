@@ -28,11 +28,7 @@ STEPS = 8
 EPOCH = 3  # 15 pictures, 4 a step
 
 
-@pytest.fixture(autouse=True, scope="module")
-def tiny_networks():
-  with pytest.MonkeyPatch.context() as patch:
-    tiny.use_mosaics(patch)
-    yield
+pytestmark = pytest.mark.usefixtures("mosaics")
 
 
 @pytest.fixture(scope="module")
