@@ -5,11 +5,12 @@
     --config.data.path=FOLDER --config.num_steps=2000
 
 The second command fine-tunes those weights on other photographs. The generator is
-`models.Landscape`: no transposed convolution, hence no grid. In the hole only means of
-4x4 pixels are compared with the original (L1); texture comes from a content loss, from
-features of the discriminator, and from a non-saturating game with R1 every 16th step.
-The discriminator gets the mask, has no normalization, and its logits count by the
-hole's share at their place.
+`models.Landscape`: it has no transposed convolution, and a small term penalizes what
+is left of a grid. In the hole only means of 4x4 pixels are compared with the original
+(L1); texture comes from a content loss, from features of the discriminators, and from a
+non-saturating game with R1 every 16th step. The discriminators, one of the image and
+one of it at half size, get the mask, have no normalization, and their logits count by
+the hole's share at their place.
 
 The content loss needs weights, which are not in the package: with torchvision's of
 SqueezeNet 1.1 and the heads of LPIPS v0.1 it is the recipe of `docs/landscape.md`,
@@ -31,7 +32,8 @@ def get_config(variant: str = ""):
   config.ema_decay = 0.999
   config = base.variant(config, variant)
   # R1 of the mean of the logits, as strong as 0.01 of the sum of all of them.
-  logits = (config.data.image_size // 2**config.discriminator.depth - 2) ** 2
+  depths = range(config.discriminator.depth, config.discriminator.depth + 2)
+  logits = sum((config.data.image_size // 2**depth - 2) ** 2 for depth in depths)
   config.adversarial.r1, config.adversarial.r1_every = 0.01 * logits**2, 16
   config.loss_warm_up.adversarial = config.loss_warm_up.feature_matching = 400
   return config

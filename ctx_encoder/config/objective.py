@@ -28,6 +28,9 @@ class Discriminator(Section):
   mask_input: bool = field(
     False, "give the mask to the discriminator as a fourth channel"
   )
+  scales: int = field(
+    1, "discriminators: of the image, of it at half size and so on", low=1, high=4
+  )
 
 
 @dataclasses.dataclass
@@ -101,6 +104,13 @@ class Adversarial(Section):
     "where loss_weights.feature_matching compares: in the image, its known pixels, or"
     " the hole (relative to the features' mean magnitude)",
     choices=("image", "known", "hole"),
+  )
+  scale_weight: float = field(
+    0.7,
+    "weight of each coarser scale in the generator's losses, relative to the one before"
+    " (discriminator.scales)",
+    low=0,
+    high=10,
   )
   diff_augment: str = field(
     "",

@@ -41,6 +41,7 @@ LANDSCAPE = {
   "discriminator.width": 0.75,
   "discriminator.norm": "none",
   "discriminator.mask_input": True,
+  "discriminator.scales": 2,
   "reconstruction.norm": "l1",
   "reconstruction.pool": 4,
   "adversarial.patches": "hole",

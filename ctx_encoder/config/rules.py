@@ -303,6 +303,10 @@ def _game_rules(config: Config) -> _Rules:
     "'adversarial.patches=hole' and 'adversarial.mask_aware' exclude each other",
   )
   yield (
+    adversarial.mask_aware and config.discriminator.scales > 1,
+    "'adversarial.mask_aware' needs 'discriminator.scales=1'",
+  )
+  yield (
     adversarial.r1_every > 1 and not adversarial.r1,
     "'adversarial.r1_every' needs 'adversarial.r1'",
   )
@@ -328,8 +332,9 @@ def _discriminator_rules(config: Config) -> _Rules:
   )
   depth = config.discriminator.depth
   side = size // 2 if sees == "patch" else size
+  side //= 2 ** (config.discriminator.scales - 1)
   yield (
     side < 3 * 2**depth,
     f"'discriminator.depth' {depth} needs at least {3 * 2**depth} pixels a side, and"
-    f" the discriminator's input has {side}",
+    f" the input of the discriminator's coarsest scale has {side}",
   )

@@ -17,6 +17,7 @@ _MODES = {
   "TIFF": ("1", "L", "LA", "RGB", "RGBA", "I;16"),
 }
 _OPTIONS = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}
+_OPTIONS["PNG"] = {"compress_level": 4}  # half the time of 6 on photographs, as small
 _WITHOUT_METADATA = ("BMP",)
 
 

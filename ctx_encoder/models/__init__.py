@@ -28,7 +28,12 @@ from ctx_encoder.models.folding import fold_batch_norm
 from ctx_encoder.models.generator import GENERATORS, Generator, monet, photos
 from ctx_encoder.models.landscape import Landscape
 from ctx_encoder.models.layers import Settings, Stage
-from ctx_encoder.models.patchgan import PatchGAN, probabilities, receptive_field
+from ctx_encoder.models.patchgan import (
+  MultiScale,
+  PatchGAN,
+  probabilities,
+  receptive_field,
+)
 
 __all__ = [
   "GENERATORS",
@@ -36,6 +41,7 @@ __all__ = [
   "AlexNet",
   "Generator",
   "Landscape",
+  "MultiScale",
   "PatchGAN",
   "Settings",
   "SqueezeNet",

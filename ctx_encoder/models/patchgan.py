@@ -126,6 +126,56 @@ class PatchGAN(nn.Module):
     return (logits, outputs) if features else logits
 
 
+class MultiScale(nn.Module):
+  """PatchGANs of the image at full size, half size and so on.
+
+  Returns a tuple of logits, one array per scale. A patch of a coarser scale shows more
+  of the image: at half size 140x140 pixels at the default depth. The other fields are
+  those of `PatchGAN`.
+
+  References:
+    Wang et al., High-Resolution Image Synthesis and Semantic Manipulation with
+    Conditional GANs, CVPR 2018, section 3.2.
+  """
+
+  scales: int
+  depth: int = 3
+  settings: Settings = Settings()
+  norm: str = "batch"
+  mask_input: bool = False
+
+  @nn.compact
+  def __call__(
+    self,
+    x: jax.Array,
+    mask: jax.Array | None = None,
+    *,
+    train: bool = False,
+    features: bool = False,
+  ) -> Any:
+    """Returns the logits; with `features`, (logits, {scale/stage: its output}).
+
+    The arguments are those of `PatchGAN`.
+    """
+    logits, outputs = [], {}
+    for name in [f"scale{number}" for number in range(1, self.scales + 1)]:
+      if logits:
+        x = nn.avg_pool(x, (2, 2), (2, 2))
+        mask = None if mask is None else nn.avg_pool(mask, (2, 2), (2, 2))
+      one = PatchGAN(self.depth, self.settings, self.norm, self.mask_input, name=name)
+      found, layers = one(x, mask, train=train, features=True)
+      logits.append(found)
+      outputs |= {f"{name}/{stage}": output for stage, output in layers.items()}
+    return (tuple(logits), outputs) if features else tuple(logits)
+
+
+def joined(logits: jax.Array | tuple[jax.Array, ...]) -> jax.Array:
+  """Returns the logits of all scales, `[B, n]`; those of one scale as they are."""
+  if not isinstance(logits, tuple):
+    return logits
+  return jnp.concatenate([x.reshape(len(x), -1) for x in logits], axis=1)
+
+
 def probabilities(logits: jax.Array) -> jax.Array:
   """Returns the probability that each patch is real, in [0, 1]."""
   return jax.nn.sigmoid(logits)

@@ -20,6 +20,7 @@ from ctx_encoder.models import (
   VGG,
   AlexNet,
   Landscape,
+  MultiScale,
   PatchGAN,
   Settings,
   SqueezeNet,
@@ -117,11 +118,12 @@ def encoder_params(config: Config) -> PyTree | None:
   )
 
 
-def discriminator(config: Config) -> PatchGAN:
+def discriminator(config: Config) -> PatchGAN | MultiScale:
   """Returns the discriminator that a configuration describes."""
   model, own = config.model, config.discriminator
   settings = Settings(width=own.width, init=model.init, dtype=jnp.dtype(model.dtype))
-  return PatchGAN(own.depth, settings, own.norm, own.mask_input)
+  options = own.depth, settings, own.norm, own.mask_input
+  return PatchGAN(*options) if own.scales == 1 else MultiScale(own.scales, *options)
 
 
 def optimizers(config: Config, generator: Any, total_steps: int) -> Optimizers:

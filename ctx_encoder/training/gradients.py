@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from ctx_encoder import losses, metrics
+from ctx_encoder.models import patchgan
 from ctx_encoder.training import keys
 from ctx_encoder.training.diff_augment import diff_augment
-from ctx_encoder.training.objective import Objective
+from ctx_encoder.training.objective import Logits, Objective
 from ctx_encoder.training.state import NetworkState, PyTree
 from ctx_encoder.training.task import Examples
 
@@ -42,7 +43,7 @@ class Shown(NamedTuple):
   pull: Callable[[jax.Array], jax.Array]
 
 
-Seen = tuple[jax.Array, dict[str, jax.Array]]  # logits, and features where used
+Seen = tuple[Logits, dict[str, jax.Array]]  # logits, and features where used
 
 
 class Passes(NamedTuple):
@@ -190,7 +191,10 @@ def discriminator_grads(
     )
     grads = jax.tree.map(jnp.add, grads, slopes)
     measured |= means
-  for name, logits in (("real", logits_real), ("fake", logits_fake)):
+  for name, logits in (
+    ("real", patchgan.joined(logits_real)),
+    ("fake", patchgan.joined(logits_fake)),
+  ):
     if objective.adversarial.game == "bce":
       measured[f"probability/{name}"] = jnp.mean(jax.nn.sigmoid(logits))
     else:  # logits of no probability

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -11,9 +11,11 @@ import jax.numpy as jnp
 from ctx_encoder import augment as augmentation
 from ctx_encoder import config, losses, pixels
 from ctx_encoder.losses.reconstruction import divisor
+from ctx_encoder.models import patchgan
 from ctx_encoder.training.task import Examples, View
 
-Discriminate = Callable[[jax.Array], jax.Array]
+Logits = jax.Array | tuple[jax.Array, ...]  # a tuple for several scales
+Discriminate = Callable[[jax.Array], Logits]
 Distance = Callable[[jax.Array, jax.Array], jax.Array]  # of images in [0, 1], `[B]`
 
 
@@ -189,9 +191,9 @@ class Objective:
     return options.pool**2 * total / size
 
   def discriminator_loss(
-    self, logits_real: jax.Array, logits_fake: jax.Array, mask: jax.Array
+    self, logits_real: Logits, logits_fake: Logits, mask: jax.Array
   ) -> jax.Array:
-    """Returns the discriminator's loss of each example, `[B]`.
+    """Returns the discriminator's loss of each example, `[B]`, summed over scales.
 
     Args:
       logits_real, logits_fake: of the discriminator.
@@ -202,11 +204,23 @@ class Objective:
       GAMES[self.adversarial.game].discriminator,
       **({"smoothing": smoothing} if smoothing else {}),
     )
-    return self._over_patches(loss, mask, logits_real, logits_fake)
+    pairs = zip(_scales(logits_real), _scales(logits_fake), strict=True)
+    each = [self._over_patches(loss, mask, *pair) for pair in pairs]
+    return functools.reduce(jnp.add, each)
 
-  def generator_loss(self, logits_fake: jax.Array, mask: jax.Array) -> jax.Array:
-    """Returns the generator's adversarial loss of each example; see above."""
-    return self._over_patches(GAMES[self.adversarial.game].generator, mask, logits_fake)
+  def generator_loss(self, logits_fake: Logits, mask: jax.Array) -> jax.Array:
+    """Returns the generator's adversarial loss of each example; see above.
+
+    A scale has `adversarial.scale_weight` times the weight of the one before.
+    """
+    loss = GAMES[self.adversarial.game].generator
+    each = (self._over_patches(loss, mask, logits) for logits in _scales(logits_fake))
+    return self._weighted_scales(each)
+
+  def _weighted_scales(self, terms: Iterable[jax.Array]) -> jax.Array:
+    weight = self.adversarial.scale_weight
+    weighted = [weight**n * term if n else term for n, term in enumerate(terms)]
+    return functools.reduce(jnp.add, weighted)
 
   def _over_patches(self, loss, mask: jax.Array, *logits: jax.Array) -> jax.Array:
     if self.adversarial.patches == "all":
@@ -224,11 +238,29 @@ class Objective:
   ) -> jax.Array:
     """Returns the distance of the discriminator's features, `[B]`.
 
+    A scale has `adversarial.scale_weight` times the weight of the one before.
+
     Args:
-      features_fake, features_real: {layer: features}.
+      features_fake, features_real: {layer: features}; layers of several scales are
+        named scale/layer.
       mask: see `shown_mask`.
     """
-    fake, real = dict(features_fake), dict(features_real)
+    scales: dict[str, list[str]] = {}
+    for name in features_real:
+      scales.setdefault(name.rpartition("/")[0], []).append(name)
+    return self._weighted_scales(
+      self._matching(
+        {name: features_fake[name] for name in names},
+        {name: features_real[name] for name in names},
+        mask,
+      )
+      for names in scales.values()
+    )
+
+  def _matching(
+    self, fake: dict[str, jax.Array], real: dict[str, jax.Array], mask: jax.Array
+  ) -> jax.Array:
+    """Returns the distance of the features of one scale."""
     if self.adversarial.matching != "hole":
       known = mask if self.adversarial.matching == "known" else None
       return losses.feature_matching(fake, real, mask=known)
@@ -256,13 +288,17 @@ class Objective:
       step: number of steps so far, for `adversarial.r1_every`.
     """
     options, found = self.adversarial, {}
+
+    def score(images: jax.Array) -> jax.Array:
+      return patchgan.joined(discriminate(images))
+
     if options.r1:
-      r1 = functools.partial(losses.r1_penalty, discriminate, images_real)
+      r1 = functools.partial(losses.r1_penalty, score, images_real)
       every = options.r1_every
       penalty = r1() if every == 1 else losses.lazy_penalty(r1, step, every)
       found["r1"] = options.r1, jnp.mean(penalty)
     if options.gradient_penalty:
-      penalty = losses.gradient_penalty(discriminate, images_real, images_fake, key)
+      penalty = losses.gradient_penalty(score, images_real, images_fake, key)
       found["gradient_penalty"] = options.gradient_penalty, jnp.mean(penalty)
     return found
 
@@ -270,6 +306,10 @@ class Objective:
     return (
       losses.fake_patches(mask, self.windows) if self.adversarial.mask_aware else None
     )
+
+
+def _scales(logits: Logits) -> tuple[jax.Array, ...]:
+  return logits if isinstance(logits, tuple) else (logits,)
 
 
 def discriminator_size(view: View, sees: str) -> int:

@@ -409,6 +409,11 @@ CONFLICTS = (
     {"adversarial__patches": "all"},
   ),
   (
+    {"adversarial__mask_aware": True, "discriminator__scales": 2},
+    "'adversarial.mask_aware' needs 'discriminator.scales=1'",
+    {"adversarial__mask_aware": False},
+  ),
+  (
     {"adversarial__patches": "hole", "adversarial__mask_aware": True},
     "'adversarial.patches=hole' and 'adversarial.mask_aware' exclude each other",
     {"adversarial__mask_aware": False},

@@ -12,6 +12,7 @@ from flax.traverse_util import flatten_dict
 
 from ctx_encoder.models import (
   GENERATORS,
+  MultiScale,
   PatchGAN,
   Settings,
   Stage,
@@ -669,6 +670,32 @@ def test_patchgan_without_norms():
   assert "batch_stats" not in variables
   with pytest.raises(ValueError, match="batch, spectral, none, not 'group'"):
     shapes_of(PatchGAN(norm="group"), 1, 64, 64, 3)
+
+
+@pytest.mark.parametrize("mask_input", [False, True])
+def test_patchgans_of_several_scales(mask_input):
+  module = MultiScale(2, 1, NARROW, "none", mask_input)
+  images, mask = random_images(2, 24, 24, 3), random_images(2, 24, 24, 1)
+  inputs = (images, mask) if mask_input else (images,)
+  variables = module.init(jax.random.key(0), *inputs)
+  logits, features = module.apply(variables, *inputs, features=True)
+  for found, plain in zip(module.apply(variables, *inputs), logits, strict=True):
+    np.testing.assert_array_equal(found, plain)
+  assert [x.shape for x in logits] == [(2, 10, 10, 1), (2, 4, 4, 1)]
+  one = PatchGAN(1, NARROW, "none", mask_input)
+  for number, name in enumerate(("scale1", "scale2")):
+    own, side = {"params": variables["params"][name]}, 2**number
+    blocks = (2, 24 // side, side, 24 // side, side, -1)
+    small = (np.asarray(x).reshape(blocks).mean((2, 4)) for x in inputs)
+    expected, layers = one.apply(own, *small, features=True)
+    np.testing.assert_allclose(logits[number], expected, rtol=1e-5, atol=1e-6)
+    for stage, output in layers.items():
+      np.testing.assert_allclose(features[f"{name}/{stage}"], output, 1e-5, 1e-6)
+  assert len(features) == 4
+  together = patchgan.joined(logits)
+  np.testing.assert_array_equal(together[:, :100], logits[0].reshape(2, 100))
+  np.testing.assert_array_equal(together[:, 100:], logits[1].reshape(2, 16))
+  np.testing.assert_array_equal(patchgan.joined(logits[0]), logits[0])
 
 
 @pytest.mark.slow

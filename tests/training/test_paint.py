@@ -184,6 +184,36 @@ def test_regions_of_feature_matching(matching):
   assert_close(found, error.mean((1, 2, 3)), 1e-5)
 
 
+@pytest.mark.parametrize("patches", ["all", "hole"])
+def test_scales_are_summed_with_their_weights(patches):
+  one = assembly.run(tiny.config(adversarial__patches=patches)).objective
+  changes = {"adversarial__patches": patches, "adversarial__scale_weight": 0.5}
+  both = assembly.run(tiny.config(**changes, discriminator__scales=2)).objective
+  draw = np.random.default_rng(0)
+  real, fake = (
+    tuple(jnp.float32(draw.normal(size=(2, side, side, 1))) for side in (6, 3))
+    for _ in range(2)
+  )
+  mask = jnp.zeros((2, 16, 16, 1)).at[:, :8].set(1.0)
+  each = [one.generator_loss(logits, mask) for logits in fake]
+  assert_close(both.generator_loss(fake, mask), each[0] + 0.5 * each[1], 1e-6)
+  each = [
+    one.discriminator_loss(*logits, mask) for logits in zip(real, fake, strict=True)
+  ]
+  assert_close(both.discriminator_loss(real, fake, mask), sum(each), 1e-6)
+  layers = [
+    {"scale1/stage1": a, "scale1/stage2": a[:, ::2, ::2], "scale2/stage1": b}
+    for a, b in (real, fake)
+  ]
+  each = [
+    one.feature_matching(
+      *({k: v for k, v in x.items() if k.startswith(scale)} for x in layers), mask
+    )
+    for scale in ("scale1", "scale2")
+  ]
+  assert_close(both.feature_matching(*layers, mask), each[0] + 0.5 * each[1], 1e-6)
+
+
 def test_the_content_loss_is_that_of_the_named_network(tmp_path, monkeypatch):
   draw = np.random.default_rng(0)
   trunk, heads = str(tmp_path / "trunk.npz"), str(tmp_path / "heads.npz")
