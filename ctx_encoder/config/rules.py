@@ -336,5 +336,5 @@ def _discriminator_rules(config: Config) -> _Rules:
   yield (
     side < 3 * 2**depth,
     f"'discriminator.depth' {depth} needs at least {3 * 2**depth} pixels a side, and"
-    f" the input of the discriminator's coarsest scale has {side}",
+    f" the discriminator's smallest input has {side}",
   )

@@ -276,7 +276,7 @@ CONFLICTS = (
   (
     {"discriminator__depth": 5, "data__image_size": 64},
     "'discriminator.depth' 5 needs at least 96 pixels a side, and the"
-    " discriminator's input has 64",
+    " discriminator's smallest input has 64",
     {"discriminator__depth": 4},
   ),
   (
@@ -285,7 +285,7 @@ CONFLICTS = (
       "model__predict": "patch",
       "discriminator__sees": "patch",
     },
-    "needs at least 96 pixels a side, and the discriminator's input has 64",
+    "needs at least 96 pixels a side, and the discriminator's smallest input has 64",
     {"discriminator__sees": "completed"},
   ),
   (
