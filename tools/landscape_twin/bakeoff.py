@@ -21,7 +21,7 @@ from tools.landscape_twin import photographs, train
 from tools.landscape_twin.evaluation import to_tensor, to_uint8
 from tools.landscape_twin.features import Lpips
 
-_COMMON = "--size 64 --batch 16 --warm 3200 --ramp 3200"
+_COMMON = "--size 64 --batch 16 --warm 3200 --ramp 3200 --w-grid 0"
 RUNS = {
   "recipe": "",
   "transposed": "--upsample transposed",
@@ -34,6 +34,7 @@ RUNS = {
   "no_matching": "--w-matching 0",
   "weak_game": "--w-perceptual 3 --w-adversarial 0.05 --w-matching 0.5",
   "no_game": "--w-adversarial 0 --w-matching 0 --warm 100000000",
+  "grid": "--w-grid 0.02",
   "no_features": "--w-perceptual 0",
   "alexnet": "--features alex",
 }

@@ -170,7 +170,7 @@ def make_parser() -> argparse.ArgumentParser:
   add("--w-known", type=float, default=1.0, help="of L1 outside the hole")
   add("--w-perceptual", type=float, default=1.5, help="of LPIPS of --features")
   add("--features", choices=("squeeze", "alex"), default="squeeze")
-  add("--w-grid", type=float, default=0.0, help="of grid energy at period 2")
+  add("--w-grid", type=float, default=0.02, help="of grid energy at period 2")
   add("--w-adversarial", type=float, default=1.5)
   add("--w-matching", type=float, default=4.0, help="of the discriminator's features")
   add("--attend", type=int, nargs="*", default=[3, 6], help="blocks before attention")
