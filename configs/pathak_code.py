@@ -10,8 +10,8 @@ generator's learning rate is ten times the discriminator's.
 
 References: Pathak et al., Context Encoders, CVPR 2016, and their Torch code.
 
-Reached with :quick, on an earlier set of embedded photographs, in 105 s on 2 CPU cores:
-17.41 dB PSNR over the holes of 463 validation crops (mean colour 14.84, Telea 18.93).
+Reached with :quick: 18.20 dB PSNR over the holes of 578 crops of 17 embedded
+photographs (mean colour 17.01, Telea 20.52).
 """
 
 from ctx_encoder import config as base
