@@ -145,7 +145,6 @@ def evaluate(request: runs.Request) -> dict[str, Any]:
 
 def announced(request: runs.Request) -> runs.Plan:
   """Returns the plan of a request after printing what will be compared."""
-  print("Loading the images and the networks ...", file=sys.stderr)
   plan = runs.make_plan(request)
   for note in plan.notes:
     print(printable(note), file=sys.stderr)
