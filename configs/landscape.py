@@ -32,8 +32,8 @@ def get_config(variant: str = ""):
   config.ema_decay = 0.999
   config = base.variant(config, variant)
   # R1 of the mean of the logits, as strong as 0.01 of the sum of all of them.
-  depths = range(config.discriminator.depth, config.discriminator.depth + 2)
-  logits = sum((config.data.image_size // 2**depth - 2) ** 2 for depth in depths)
+  own, side = config.discriminator, config.data.image_size
+  logits = sum((side // 2 ** (own.depth + n) - 2) ** 2 for n in range(own.scales))
   config.adversarial.r1, config.adversarial.r1_every = 0.01 * logits**2, 16
   config.loss_warm_up.adversarial = config.loss_warm_up.feature_matching = 400
   return config
